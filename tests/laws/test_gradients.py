@@ -1,0 +1,152 @@
+"""Gradients against finite differences in float64, and what is fused or hand-written against PyTorch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+
+from tripel.data.batch import IGNORE
+from tripel.nn import MIXERS, build_mixer
+from tripel.nn.attention import AttentionConfig, CrossAttention
+from tripel.nn.block import Block, FeedForward, Wiring
+from tripel.nn.dropout import dropout
+from tripel.training.loss import cross_entropy_sum, r_drop_sum
+
+D, V = 4, 7
+ROWS = [(kind, causal) for kind, row in MIXERS.items() for causal in (True, False) if causal or not row.causal_only]
+
+
+def numbers(*shape, seed=1):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def check(module, run, *inputs):
+    """gradcheck by the inputs and by every parameter of a module."""
+    names, parameters = zip(*module.named_parameters(), strict=True)
+
+    def f(*tensors):
+        weights = dict(zip(names, tensors[len(inputs) :], strict=True))
+        return torch.func.functional_call(_Runner(module, run), {f"module.{n}": w for n, w in weights.items()}, tensors[: len(inputs)])
+
+    assert gradcheck(f, (*inputs, *parameters))
+
+
+class _Runner(torch.nn.Module):
+    def __init__(self, module, run):
+        super().__init__()
+        self.module, self.run = module, run
+
+    def forward(self, *inputs):
+        return self.run(self.module, *inputs)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("kind", "causal"), ROWS)
+def test_a_mixers_gradients_are_those_of_finite_differences(kind, causal, padded):
+    torch.manual_seed(0)
+    mixer = build_mixer(MIXERS[kind].example(), D, causal=causal).double()
+    valid_BT = torch.tensor([[True] * 3, [True, True, False]]) if padded else None
+    real_BT = torch.ones(2, 3, dtype=torch.bool) if valid_BT is None else valid_BT
+    check(mixer, lambda m, x: m(x, valid_BT=valid_BT)[real_BT], numbers(2, 3, D))
+
+
+@pytest.mark.parametrize("kind", MIXERS)
+def test_the_gradient_through_a_state_is_that_of_one_call(kind):
+    torch.manual_seed(0)
+    mixer, x_BTD = build_mixer(MIXERS[kind].example(), D, causal=True).double(), numbers(2, 1, D)
+    with torch.no_grad():
+        past_BTD = numbers(2, 3, D, seed=2)
+
+    def step(x):
+        state = mixer.init_state(2, 4)
+        with torch.no_grad():
+            mixer(past_BTD, state=state)
+        return mixer(x, state=state).square().sum()
+
+    whole = mixer(torch.cat([past_BTD.detach(), x_BTD], 1))[:, -1].square().sum()
+    torch.testing.assert_close(torch.autograd.grad(step(x_BTD), x_BTD), torch.autograd.grad(whole, x_BTD))
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+@pytest.mark.parametrize("kind", ["post", "pre", "none"])
+def test_a_blocks_gradients_are_those_of_finite_differences(kind, activation):
+    torch.manual_seed(0)
+    attention = AttentionConfig(n_heads=2)
+    block = Block(
+        build_mixer(attention, D, causal=True),
+        CrossAttention(attention, D, D),
+        FeedForward(D, 5, activation),
+        lambda: Wiring(kind, D, norm_eps=1e-5, dropout=0.0),
+    ).double()
+    valid_BS = torch.tensor([[True] * 3, [True, True, False]])
+
+    def run(block, x_BTD, memory_BSD):
+        return block(x_BTD, memory=(block.cross.read(memory_BSD), valid_BS))
+
+    check(block, run, numbers(2, 2, D), numbers(2, 3, D, seed=2))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_losss_gradients_are_those_of_finite_differences(smoothing, bias):
+    targets_BT = torch.tensor([[1, 6, IGNORE], [0, IGNORE, 3]])
+
+    def loss(h_BTD, weight_VD, bias_V=None):
+        return cross_entropy_sum(h_BTD, (weight_VD, bias_V), targets_BT, label_smoothing=smoothing)
+
+    assert gradcheck(loss, (numbers(2, 3, D), numbers(V, D, seed=2), *([numbers(V, seed=3)] if bias else [])))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_r_drops_gradients_are_those_of_finite_differences(smoothing, bias):
+    targets_BT = torch.tensor([[1, 6, IGNORE], [0, IGNORE, 3]]).repeat(2, 1)
+
+    def loss(h_BTD, weight_VD, bias_V=None):
+        return r_drop_sum(h_BTD, (weight_VD, bias_V), targets_BT, label_smoothing=smoothing, alpha=3.0)
+
+    assert gradcheck(loss, (numbers(4, 3, D), numbers(V, D, seed=2), *([numbers(V, seed=3)] if bias else [])))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_loss_is_pytorchs_label_smoothed_cross_entropy(smoothing, bias):
+    h_BTD, weight_VD, bias_V = numbers(3, 5, D), numbers(V, D, seed=2), numbers(V, seed=3) if bias else None
+    targets_BT = torch.randint(V, (3, 5)).masked_fill(torch.rand(3, 5) < 0.3, IGNORE)
+    ours = cross_entropy_sum(h_BTD, (weight_VD, bias_V), targets_BT, label_smoothing=smoothing)
+    logits_NV = F.linear(h_BTD, weight_VD, bias_V).flatten(0, 1)
+    theirs = F.cross_entropy(
+        logits_NV, targets_BT.flatten(), label_smoothing=smoothing, reduction="sum", ignore_index=IGNORE
+    )
+    torch.testing.assert_close(ours, theirs)
+    inputs = [x for x in (h_BTD, weight_VD, bias_V) if x is not None]
+    torch.testing.assert_close(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs))
+
+
+def test_r_drop_is_the_papers_loss_counted_once_per_token():
+    """Liang et al. 2021, equation 4 with both passes' likelihoods, halved so that alpha keeps its meaning per token."""
+    h_BTD, weight_VD, alpha = numbers(4, 3, D), numbers(V, D, seed=2), 2.0
+    targets_BT = torch.tensor([[1, 6, IGNORE], [0, IGNORE, 3]])
+    real_BT = targets_BT != IGNORE
+    p, q = (F.linear(h, weight_VD).log_softmax(-1)[real_BT] for h in h_BTD.chunk(2))
+    likelihood = sum(F.nll_loss(x, targets_BT[real_BT], reduction="sum") for x in (p, q))
+    both_ways = F.kl_div(p, q, reduction="sum", log_target=True) + F.kl_div(q, p, reduction="sum", log_target=True)
+    expected = (likelihood + alpha / 2 * both_ways) / 2
+    ours = r_drop_sum(h_BTD, (weight_VD, None), targets_BT.repeat(2, 1), label_smoothing=0.0, alpha=alpha)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, (h_BTD, weight_VD)), torch.autograd.grad(expected, (h_BTD, weight_VD))
+    )
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
+def test_dropout_keeps_the_expectation_and_passes_gradients_where_it_kept(rate):
+    torch.manual_seed(0)
+    x = torch.ones(300, 301, requires_grad=True)
+    y = dropout(x, rate)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    assert y.detach().unique().numel() == 2
+    deviation_of_mean = (rate / (1 - rate) / x.numel()) ** 0.5
+    assert abs(y.mean().item() - 1) < 5 * deviation_of_mean
+    assert abs((y == 0).float().mean().item() - rate) < 1 / 256 + 5 * (rate * (1 - rate) / x.numel()) ** 0.5

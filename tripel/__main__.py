@@ -1,0 +1,5 @@
+"""`python -m tripel` is `tripel`."""
+
+from tripel.cli import main
+
+main()

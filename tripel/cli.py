@@ -1,0 +1,223 @@
+"""The command line. Imports torch only inside commands, so that --help is instant.
+
+Standard output carries answers and nothing else; everything for the person goes to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tripel.errors import InputError, TripelError
+
+app = typer.Typer(
+    name="tripel",
+    help="Train, run and look inside every family of sequence model, on your own data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Data sets known by name, and the embedded phrasebook.", no_args_is_help=True)
+recipes_app = typer.Typer(help="Recipes that ship with the package.", invoke_without_command=True)
+app.add_typer(data_app, name="data")
+app.add_typer(recipes_app, name="recipes")
+
+_err = Console(stderr=True)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder: what `tripel train` wrote.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.steps=2000.")
+]
+
+
+def main() -> NoReturn:
+    """Entry point: user errors are printed without a traceback and exit 2."""
+    try:
+        app(standalone_mode=True)
+    except TripelError as error:
+        _err.print("[bold red]error:[/] ", end="")
+        _err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except BrokenPipeError:  # `tripel ... | head`
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(0)
+    sys.exit(0)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (`tripel recipes`) or the path of a YAML file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to write.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run in --out and begin anew.")] = False,
+) -> None:
+    """Train a model from a recipe into a run folder."""
+    from tripel.recipe import Recipe
+    from tripel.run import resumed_recipe
+    from tripel.run import train as train_recipe
+
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    chosen = resumed_recipe(out, recipe, overrides or []) if resume else Recipe.load(recipe, overrides or [])
+    command = " ".join(["tripel train", recipe, "--out", str(out), *(f"--set {o}" for o in overrides or [])])
+    result = train_recipe(chosen, out, resume=resume, overwrite=overwrite, console=_err, command=command)
+    if result.reason == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command()
+def translate(
+    run: RunFolder,
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines of standard input.")] = None,
+    input: Annotated[Path | None, typer.Option("--input", "-i", help="Read lines from this file (.gz too).")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write answers to this file.")] = None,
+    format: Annotated[str, typer.Option(help="lines, tsv (source and answer) or jsonl.")] = "lines",
+    beam: Annotated[int | None, typer.Option(help="Beam width; 1 is greedy.")] = None,
+    n_best: Annotated[int | None, typer.Option(help="Answers per text.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw instead of searching.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="For --sample.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="For --sample.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="For --sample.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="For --sample.")] = None,
+    seed: Annotated[int | None, typer.Option(help="For --sample.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Every answer begins with this.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print words as they are found.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Translate texts, files, or lines of standard input; one answer a line."""
+    from tripel.pipelines.files import translate_files
+
+    settings = {
+        "beam": beam, "n_best": n_best, "sample": sample or None, "temperature": temperature, "top_k": top_k,
+        "top_p": top_p, "min_p": min_p, "seed": seed,
+    }
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    chosen |= _key_values(overrides)
+    translate_files(
+        run, texts=text, input=input, output=output, format=format, settings=chosen, prefix=prefix, stream=stream,
+        console=_err,
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    split: Annotated[str, typer.Option(help="valid, test, or the name of a data set.")] = "test",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the hypotheses.")] = None,
+    beam: Annotated[int | None, typer.Option(help="Beam width; 1 is greedy.")] = None,
+    overrides: Overrides = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Score a model: sacreBLEU and chrF with signatures, and lower-cased tokenized BLEU beside them."""
+    from tripel.evaluate import evaluate as evaluate_run
+
+    settings = _key_values(overrides) | ({"beam": beam} if beam is not None else {})
+    result = evaluate_run(run, split, settings=settings, hypotheses=output)
+    if json:
+        print(result.to_json())
+    else:
+        Console().print(result)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A folder in Hugging Face's layout.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to write.")],
+) -> None:
+    """Read a Hugging Face model (Marian) into a run folder, and check that nothing changed."""
+    from tripel.hf import import_folder
+
+    _err.print(str(import_folder(folder, out)), highlight=False)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    to: Annotated[str, typer.Option("--to", help="The layout: huggingface.")] = "huggingface",
+) -> None:
+    """Write a run in another layout, and check that nothing changed."""
+    from tripel.hf import export_folder
+
+    if to != "huggingface":
+        raise InputError(f"there is no layout {to!r}", given=to, expected="huggingface", mend="use --to huggingface")
+    _err.print(str(export_folder(run, out)), highlight=False)
+
+
+@app.command()
+def families() -> None:
+    """The families of model that can be built: every supported combination."""
+    from tripel.recipe import CELLS
+
+    table = Table("family", "skeleton", "mixers", "input", "task", "wiring", "HF format")
+    for cell in CELLS:
+        table.add_row(
+            cell.family, cell.skeleton, ", ".join(cell.mixers), cell.input, cell.task, " or ".join(cell.wirings),
+            cell.format or "-",
+        )
+    Console().print(table)
+
+
+@recipes_app.callback(invoke_without_command=True)
+def recipes(context: typer.Context) -> None:
+    """List the recipes that ship with the package, with the first line of each."""
+    if context.invoked_subcommand is None:
+        from tripel.recipe import read_recipe, recipe_names
+
+        table = Table("recipe", "what it does")
+        for name in recipe_names():
+            table.add_row(name, read_recipe(name).splitlines()[0].lstrip("# "))
+        Console().print(table)
+
+
+@recipes_app.command("show")
+def show_recipe(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
+    """Print a recipe: the place to begin one of your own."""
+    from tripel.recipe import read_recipe
+
+    print(read_recipe(name), end="")
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, and whether training works on it: overfits one batch."""
+    from tripel.doctor import examine
+
+    if not examine(Console()):
+        raise typer.Exit(1)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """The data sets known by name: size, licence, where they are."""
+    from tripel.data.known import list_known
+
+    Console().print(list_known())
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="A name from `tripel data list`.")],
+    directory: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; the user's cache by default.")] = None,
+) -> None:
+    """Download a data set, resuming where an earlier download stopped, and check it."""
+    from tripel.data.known import get
+
+    _err.print(f"{name} is in {get(name, directory, console=_err)}", highlight=False)
+
+
+def _key_values(overrides: list[str] | None) -> dict[str, Any]:
+    """`beam=3` (or `decode.beam=3`) to decode settings."""
+    import yaml
+
+    pairs = [override.removeprefix("decode.").partition("=") for override in overrides or []]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise InputError("--set needs KEY=VALUE", given=key, mend="for example --set length_penalty=0.8")
+    return {key: yaml.safe_load(value) for key, _, value in pairs}

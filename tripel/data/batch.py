@@ -1,0 +1,28 @@
+"""What one training step sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+IGNORE = -100  # a target that is not predicted; torch.nn.functional.cross_entropy's own convention
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: the model's keyword arguments. targets_BT: ids or IGNORE. count: predicted tokens, on this rank.
+
+    tokens: real tokens read and predicted (source + target), for the speed that is reported.
+    """
+
+    inputs: dict[str, Tensor | None]
+    targets_BT: Tensor
+    count: int
+    tokens: int
+    rows: tuple[int, ...] = ()  # the examples' indices in the corpus, for messages
+
+    def to(self, device: torch.device) -> Batch:
+        inputs = {name: x if x is None else x.to(device, non_blocking=True) for name, x in self.inputs.items()}
+        return Batch(inputs, self.targets_BT.to(device, non_blocking=True), self.count, self.tokens, self.rows)

@@ -1,0 +1,178 @@
+"""From a name such as `multi30k/train` to files.
+
+A name is tried as a path, then under $TRIPEL_DATA, then under the user's cache (where `tripel data get` puts sets).
+For a pair of languages the files may be, with or without .gz:
+
+    NAME                        itself a .tsv or .jsonl file
+    NAME.en  NAME.de            one line file per language
+    NAME.en-de.en  NAME.en-de.de    the same, named after the pair (in either order), as OPUS does
+    NAME.tsv  NAME.jsonl
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from tripel.data.known import KNOWN, data_folder
+from tripel.errors import DataError
+
+_RECORD_KINDS: dict[str, Literal["tsv", "jsonl"]] = {".tsv": "tsv", ".jsonl": "jsonl"}
+_LANGUAGE = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)?"
+# How many files are looked at to name near ones in a message: a home folder can hold millions.
+_MOST_FILES = 2000
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """Where a parallel set lies. lines: source and target hold one sentence a line each; else they are one file."""
+
+    kind: Literal["lines", "tsv", "jsonl"]
+    source: Path
+    target: Path
+
+
+def search_folders() -> list[Path]:
+    """The folders in which names are looked up, in order, after the name as a path."""
+    given = os.environ.get("TRIPEL_DATA")
+    return [*([Path(given).expanduser()] if given else []), data_folder()]
+
+
+def find_pair(name: str, source: str, target: str) -> PairFiles:
+    """The files of a parallel set. Raises DataError that says what was looked for, and what there is instead."""
+    bases = _bases(name)
+    for base in bases:
+        found = _pair_at(base, source, target)
+        if found is not None:
+            return found
+    for base in bases:
+        languages = _languages(base)
+        if languages:
+            missing = " and ".join(side for side in (source, target) if side not in languages) or f"{source}-{target}"
+            raise DataError(
+                f"the data {name} has no side {missing}",
+                given=f"source: {source}, target: {target}",
+                expected=f"two of {', '.join(sorted(languages))}, which lie in {base.parent}",
+                mend="set task.source and task.target to languages that are there, or add the missing file",
+            )
+    _refuse_single_file(name, bases, source, target)
+    raise _not_found(name, bases, f".{source} and .{target}, .{source}-{target}.{source}, .tsv or .jsonl (or .gz)")
+
+
+def find_text(name: str, language: str | None = None) -> Path:
+    """The file of a one-sided text: NAME itself, NAME.txt, NAME.LANGUAGE or a folder NAME with one file, or .gz."""
+    bases = _bases(name)
+    endings = ["", ".txt", *([f".{language}"] if language else [])]
+    for base in bases:
+        for ending in endings:
+            found = _file(base, ending)
+            if found is not None:
+                return found
+        files = sorted(path for path in base.iterdir() if path.is_file()) if base.is_dir() else []
+        if len(files) == 1:
+            return files[0]
+    raise _not_found(name, bases, " or ".join(ending or "the file itself" for ending in endings))
+
+
+def _bases(name: str) -> list[Path]:
+    if not name or "\0" in name:
+        raise DataError("a data set without a name", given=repr(name), expected="a path, or a name like multi30k/train")
+    path = Path(name).expanduser()
+    return [path] if path.is_absolute() else [path, *(folder / path for folder in search_folders())]
+
+
+def _file(base: Path, ending: str) -> Path | None:
+    for path in (base.with_name(base.name + ending), base.with_name(base.name + ending + ".gz")):
+        if path.is_file():
+            return path
+    return None
+
+
+def _pair_at(base: Path, source: str, target: str) -> PairFiles | None:
+    if not base.name:
+        return None
+    kind = _RECORD_KINDS.get(Path(base.name.removesuffix(".gz")).suffix)
+    if kind and base.is_file():
+        return PairFiles(kind, base, base)
+    for stem in ("", f".{source}-{target}", f".{target}-{source}"):
+        source_file, target_file = _file(base, f"{stem}.{source}"), _file(base, f"{stem}.{target}")
+        if source_file and target_file:
+            return PairFiles("lines", source_file, target_file)
+    for ending, record_kind in _RECORD_KINDS.items():
+        records = _file(base, ending)
+        if records:
+            return PairFiles(record_kind, records, records)
+    return None
+
+
+def _languages(base: Path) -> set[str]:
+    """The languages for which there is a file NAME.LANGUAGE or NAME.PAIR.LANGUAGE."""
+    pattern = re.compile(rf"{re.escape(base.name)}(?:\.{_LANGUAGE}-{_LANGUAGE})?\.({_LANGUAGE})(?:\.gz)?")
+    matches = [pattern.fullmatch(path.name) for path in _files_in(base.parent)]
+    return {match[1] for match in matches if match and match[1] not in ("txt", "tsv", "gz")}
+
+
+def _refuse_single_file(name: str, bases: list[Path], source: str, target: str) -> None:
+    for base in bases:
+        if base.is_file():
+            raise DataError(
+                f"the data {name} is one file, but a translation needs two sides",
+                given=base,
+                expected=f"a prefix P for which P.{source} and P.{target} exist, or a .tsv or .jsonl file",
+                mend=f"leave the language ending off: {name.removesuffix('.gz').rpartition('.')[0] or name}",
+            )
+        if base.is_dir():
+            inside = sorted({_stem(path, base) for path in _files_in(base)})
+            raise DataError(
+                f"the data {name} is a folder, not one set",
+                given=base,
+                expected=f"one of {', '.join(f'{name}/{stem}' for stem in inside[:8])}" if inside else "files in it",
+                mend="name one of the sets in the folder",
+            )
+
+
+def _not_found(name: str, bases: list[Path], endings: str) -> DataError:
+    names = {_stem(path, folder) for folder in search_folders() for path in _files_in(folder, deep=True)}
+    names |= {_stem(path, Path(".")) for path in _files_in(bases[0].parent)} if not bases[0].is_absolute() else set()
+    if bases[0].is_absolute():
+        names |= {str(bases[0].parent / _stem(path, bases[0].parent)) for path in _files_in(bases[0].parent)}
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    known = name.split("/")[0]
+    ways = [f"did you mean {' or '.join(near)}?"] * bool(near)
+    ways += [f"tripel data get {known}"] * (known in KNOWN)
+    if not ways:
+        ways = ["give a path, or put the files under $TRIPEL_DATA; `tripel data list` shows the sets that can be had"]
+    return DataError(
+        f"there is no data {name}",
+        given=" ; ".join(str(base) for base in bases) + f" with {endings}",
+        expected="existing files" + (f"; near names: {', '.join(near)}" if near else ""),
+        mend=" or else: ".join(ways),
+    )
+
+
+def _files_in(folder: Path, *, deep: bool = False) -> list[Path]:
+    """Files in a folder (and in the folders in it), not more than a message needs; none where it cannot be read."""
+
+    def walk() -> Iterator[Path]:
+        for path in sorted(folder.iterdir()):
+            if path.is_file():
+                yield path
+            elif deep and path.is_dir():
+                yield from _files_in(path)
+
+    try:
+        return list(islice(walk(), _MOST_FILES))
+    except OSError:
+        return []
+
+
+def _stem(path: Path, folder: Path) -> str:
+    """The name under which a file of a set is asked for: relative, without .gz, language, pair and record kind."""
+    name = path.relative_to(folder).as_posix().removesuffix(".gz")
+    return re.sub(rf"(?:\.{_LANGUAGE}-{_LANGUAGE})?\.(?:{_LANGUAGE}|tsv|jsonl|txt)$", "", name)

@@ -1,0 +1,368 @@
+"""The words: reads the tables in words/ once and hands them out as records with the classes they belong to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from tripel.data.phrasebook import english_forms, french_forms, german_forms
+from tripel.data.phrasebook.frames import Frame, parse_frame
+from tripel.data.phrasebook.french_forms import FrenchVerb
+from tripel.data.phrasebook.german_forms import GermanVerb
+from tripel.data.phrasebook.tokens import Language
+from tripel.errors import DataError
+
+_WORDS = files("tripel.data.phrasebook") / "words"
+
+
+@dataclass(frozen=True, eq=False)
+class Noun:
+    """A noun in three languages. number: per language "sg" or "pl" where only that exists, else ""."""
+
+    english: str
+    english_plural: str
+    classes: frozenset[str]
+    german: str
+    german_plural: str
+    german_genitive: str
+    german_gender: str
+    is_weak: bool
+    french: str
+    french_plural: str
+    french_gender: str
+    number: dict[Language, str]
+
+    @property
+    def is_mass(self) -> bool:
+        return self.number["en"] == "sg"
+
+    @property
+    def gender(self) -> str | None:
+        """Natural gender: m, f, or None for what English calls it (and for child and baby)."""
+        return "m" if "male" in self.classes else "f" if "female" in self.classes else None
+
+
+@dataclass(frozen=True, eq=False)
+class Adjective:
+    english: str
+    english_comparison: str
+    classes: tuple[str, ...]
+    german: str
+    german_comparison: str
+    german_stem: str
+    french_masculine: str
+    french_feminine: str
+    is_before: bool  # stands before the French noun
+
+    @property
+    def is_gradable(self) -> bool:
+        return self.english_comparison != "-"
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """An adverb or adverbial phrase. The words are still in the notation of the table (word/tag)."""
+
+    groups: frozenset[str]
+    kind: str
+    english: str
+    english_position: str
+    german: str
+    french: str
+    french_position: str
+
+
+@dataclass(frozen=True)
+class ObjectChoice:
+    """One way to fill a slot: a noun class with determiner codes, "people", or a place ("at:class", "to:class")."""
+
+    slot: str
+    source: str
+    determiners: str
+    adjectives: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Predicate:
+    """What is said of a subject: a verb and its complements in three languages, and whom and what it may be said of."""
+
+    key: str
+    groups: frozenset[str]
+    tenses: str
+    subject: str
+    objects: tuple[ObjectChoice, ...]
+    place_class: str
+    manner: str
+    frames: dict[Language, Frame]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The prepositions a place takes. german: (preposition, case)."""
+
+    english: str
+    german_at: tuple[str, str]
+    german_to: tuple[str, str]
+    french_at: str
+    french_to: str
+
+
+@dataclass(frozen=True)
+class Region:
+    """A city or country with ready-made phrases by relation: at, to, from."""
+
+    classes: frozenset[str]
+    english: str
+    german: dict[str, str]
+    french: dict[str, str]
+
+
+@dataclass
+class Lexicon:
+    nouns: dict[str, Noun]
+    adjectives: list[Adjective]
+    predicates: list[Predicate]
+    phrases: list[Phrase]
+    places: dict[str, Place]
+    regions: list[Region]
+    first_names: list[tuple[str, str]]
+    last_names: list[str]
+    jobs: list[tuple[str, ...]]
+    german_verbs: dict[str, GermanVerb]
+    english_verbs: dict[str, tuple[str, str]]
+    french_verbs: dict[str, FrenchVerb]
+    aspirated: frozenset[str]
+    by_class: dict[str, list[Noun]] = field(default_factory=dict)
+    by_group: dict[str, list[Predicate]] = field(default_factory=dict)
+    phrases_by_group: dict[str, list[Phrase]] = field(default_factory=dict)
+    adjectives_of: dict[str, list[Adjective]] = field(default_factory=dict)  # by English noun
+    regions_by_class: dict[str, list[Region]] = field(default_factory=dict)
+
+    def german_verb(self, infinitive: str) -> GermanVerb:
+        """`an+rufen` inherits the forms of `rufen` but not its auxiliary where the table says so."""
+        if infinitive not in self.german_verbs:
+            prefix, _, base = infinitive.rpartition("+")
+            self.german_verbs[infinitive] = _derived(prefix, base, self.german_verbs.get(base), "")
+        return self.german_verbs[infinitive]
+
+    def french_verb(self, infinitive: str) -> FrenchVerb:
+        return self.french_verbs.setdefault(infinitive, FrenchVerb(infinitive))
+
+    def english_verb(self, base: str) -> tuple[str, str]:
+        """Past and past participle."""
+        if base not in self.english_verbs:
+            past = english_forms.regular_past(base)
+            self.english_verbs[base] = (past, past)
+        return self.english_verbs[base]
+
+
+def _derived(prefix: str, base: str, plain: GermanVerb | None, auxiliary: str) -> GermanVerb:
+    if plain is None:
+        return GermanVerb(base, prefix, auxiliary=auxiliary or "haben")
+    return GermanVerb(
+        base, prefix, plain.er, plain.preterite, plain.participle, auxiliary or plain.auxiliary, plain.present
+    )
+
+
+def read_table(name: str, n_columns: int) -> list[tuple[str, ...]]:
+    """Rows of a tab-separated table, blank columns filled in. Raises DataError with file and line for a row too long."""
+    rows = []
+    for number, line in enumerate((_WORDS / name).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line or line.startswith("#"):
+            continue
+        cells = line.split("\t")
+        if len(cells) > n_columns:
+            raise DataError(
+                "A row of the phrasebook has too many columns.", file=name, line=number, given=len(cells),
+                expected=f"at most {n_columns}, separated by tabs", mend="Compare it with the header of the table.",
+            )  # fmt: skip
+        rows.append(tuple(cell.strip() for cell in cells) + ("",) * (n_columns - len(cells)))
+    return rows
+
+
+@cache
+def lexicon() -> Lexicon:
+    """The lexicon, read once per process."""
+    families = _families()
+    nouns, aspirated = _nouns(families)
+    adjectives = [
+        Adjective(en, c, tuple(k.split()), de, dc, stem or de, m.replace("~", " "), f.replace("~", " "), pos == "before")
+        for en, c, k, de, dc, stem, m, f, pos in read_table("adjectives.tsv", 9)
+    ]
+    geography = read_table("geography.tsv", 7)
+    names = read_table("names.tsv", 3)
+    book = Lexicon(
+        nouns=nouns,
+        adjectives=adjectives,
+        predicates=[_predicate(row) for row in read_table("predicates.tsv", 8)],
+        phrases=[Phrase(frozenset(g.split()), *rest) for g, *rest in read_table("phrases.tsv", 7)],
+        places={row[0]: _place(row) for row in read_table("places.tsv", 5)},
+        regions=[
+            Region(frozenset(k.split()), en, {"at": at, "to": to, "from": of}, {"at": f_at, "to": f_at, "from": f_of})
+            for k, en, at, to, of, f_at, f_of in geography
+        ],
+        first_names=[(name, gender) for kind, name, gender in names if kind == "first"],
+        last_names=[name for kind, name, _ in names if kind == "last"],
+        jobs=read_table("jobs.tsv", 5),
+        german_verbs=_german_verbs(),
+        english_verbs={base: (past, part) for base, past, part in read_table("verbs_en.tsv", 3)},
+        french_verbs={
+            i: FrenchVerb(i, tuple(p.split()), part, fut, aux or "avoir", tuple(subj.split()))
+            for i, p, part, fut, aux, subj in read_table("verbs_fr.tsv", 6)
+        },
+        aspirated=aspirated,
+    )
+    _generated_predicates(book)
+    _index(book)
+    return book
+
+
+def _families() -> dict[str, list[str]]:
+    return yaml.safe_load((_WORDS / "classes.yaml").read_text(encoding="utf-8"))
+
+
+def _nouns(families: dict[str, list[str]]) -> tuple[dict[str, Noun], frozenset[str]]:
+    nouns: dict[str, Noun] = {}
+    aspirated = {"huit", "huitième", "onze", "onzième", "oui"}
+    for row in read_table("nouns.tsv", 8):
+        en, en_pl, classes, de, de_pl, de_gen, fr, fr_pl = row
+        article, german = de.split(" ", 1)
+        fr_gender, french = fr.split(" ", 1)
+        if french.startswith("*"):
+            french = french[1:]
+            aspirated |= {french, french_forms.plural(french)}
+        gender = {"der": "m", "die": "f", "das": "n"}[article]
+        members = set(classes.split())
+        for family, parts in families.items():
+            if f"={en}" in parts or members.intersection(parts):
+                members.add(family)
+        noun = Noun(
+            en,
+            en if en_pl in "-=" else english_forms.plural(en) if en_pl == "+" else en_pl,
+            frozenset(members),
+            german,
+            german if de_pl in "-=" else de_pl,
+            german_forms.noun_genitive(german, gender, de_gen),
+            gender,
+            de_gen == "n",
+            french,
+            french if fr_pl in ("-", "=") else fr_pl or french_forms.plural(french),
+            fr_gender,
+            {"en": _only(en_pl), "de": _only(de_pl), "fr": _only(fr_pl)},
+        )
+        nouns[en] = noun
+    return nouns, frozenset(aspirated)
+
+
+def _only(plural: str) -> str:
+    return {"-": "sg", "=": "pl"}.get(plural, "")
+
+
+def _german_verbs() -> dict[str, GermanVerb]:
+    verbs: dict[str, GermanVerb] = {}
+    for infinitive, er, preterite, participle, auxiliary, present, would in read_table("verbs_de.tsv", 7):
+        prefix, _, base = infinitive.rpartition("+")
+        if prefix:
+            verbs[infinitive] = _derived(prefix, base, verbs.get(base), auxiliary)
+        else:
+            verbs[infinitive] = GermanVerb(
+                base, "", er, preterite, participle, auxiliary or "haben", tuple(present.split()), would
+            )
+    return verbs
+
+
+def _place(row: tuple[str, ...]) -> Place:
+    _, en, at, to, fr = row
+    at_preposition, _, at_case = at.partition("+")
+    to_preposition, _, to_case = to.partition("+")
+    fr_at, _, fr_to = fr.partition("=")
+    return Place(en, (at_preposition, at_case), (to_preposition, to_case), fr_at, fr_to or fr_at)
+
+
+def _predicate(row: tuple[str, ...]) -> Predicate:
+    groups, tenses, subject, objects, adverbs, en, de, fr = row
+    marks = adverbs.split()
+    return Predicate(
+        key=en,
+        groups=frozenset(groups.split()),
+        tenses=tenses,
+        subject=subject,
+        objects=tuple(_object_choice(text) for text in objects.split()),
+        place_class=next((m[1:] for m in marks if m.startswith("@")), ""),
+        manner=next((m[1:] for m in marks if m.startswith("~")), ""),
+        frames={"en": parse_frame(en, "en"), "de": parse_frame(de, "de"), "fr": parse_frame(fr, "fr")},
+    )
+
+
+def _object_choice(text: str) -> ObjectChoice:
+    slot, _, source = text.partition("=")
+    if source.startswith(("at:", "to:")) or source == "people":
+        return ObjectChoice(slot, source, "", False)
+    source, _, determiners = source.rpartition(":")
+    return ObjectChoice(slot, source, determiners.removesuffix("-"), not determiners.endswith("-"))
+
+
+def _generated_predicates(book: Lexicon) -> None:
+    """To be with an adjective, a comparison or an occupation: one predicate each, from their own tables."""
+    for adjective in book.adjectives:
+        for group in adjective.classes:
+            subject = "person" if group.startswith("~") else group
+            name = group.removeprefix("~") if group.startswith("~") else "quality"
+            book.predicates.append(_be(adjective, name, subject, "s"))
+        if adjective.is_gradable:
+            book.predicates += [_compared(adjective, group) for group in adjective.classes]
+    for en, m, f, fr_m, fr_f in book.jobs:
+        book.predicates.append(
+            _predicate(
+                ("job", "s", "singular", "", "", f"be {en}/1",
+                 f"sein @{m.replace(' ', '~')}@{f}/1", f"être @{fr_m}@{fr_f}/1")
+            )  # fmt: skip
+        )
+
+
+def _be(adjective: Adjective, group: str, subject: str, tenses: str) -> Predicate:
+    fr = adjective.french_masculine.replace(" ", "~")
+    en, de = adjective.english, adjective.german
+    return _predicate((group, tenses, subject, "", "", f"be {en}/1", f"sein {de}/1", f"être ={fr}/1"))
+
+
+def _compared(adjective: Adjective, group: str) -> Predicate:
+    is_person = group.startswith("~")
+    words = english_forms.comparative(adjective.english, adjective.english_comparison)
+    en = "be " + " ".join(f"{w}/1" for w in words) + " than/2 {O}"
+    de = f"sein {german_forms.comparative(adjective.german, adjective.german_comparison)}/1 als/2 {{O:nom}}"
+    masculine = adjective.french_masculine
+    fr = "être =meilleur/1 que/2 {O}" if masculine == "bon" else f"être plus/1 ={masculine.replace(' ', '~')}/1 que/2 {{O}}"
+    return _predicate(
+        ("compare" + ("-person" if is_person else "-thing"), "s", "person" if is_person else group,
+         "O=people" if is_person else "", "", en, de, fr.replace("{O}", "{O:than}"))
+    )  # fmt: skip
+
+
+def _index(book: Lexicon) -> None:
+    by_class: dict[str, list[Noun]] = defaultdict(list)
+    for noun in book.nouns.values():
+        for name in sorted(noun.classes):
+            by_class[name].append(noun)
+    by_group: dict[str, list[Predicate]] = defaultdict(list)
+    for predicate in book.predicates:
+        for name in sorted(predicate.groups):
+            by_group[name].append(predicate)
+    phrases: dict[str, list[Phrase]] = defaultdict(list)
+    for phrase in book.phrases:
+        for name in sorted(phrase.groups):
+            phrases[name].append(phrase)
+    regions: dict[str, list[Region]] = defaultdict(list)
+    for region in book.regions:
+        for name in sorted(region.classes):
+            regions[name].append(region)
+    book.by_class, book.by_group, book.phrases_by_group = dict(by_class), dict(by_group), dict(phrases)
+    book.regions_by_class = dict(regions)
+    book.adjectives_of = {
+        noun.english: [a for a in book.adjectives if noun.classes.intersection(a.classes)]
+        for noun in book.nouns.values()
+    }

@@ -1,0 +1,194 @@
+"""The one decoding loop: for every model with start and step, and every search."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from tripel.decode.beam import Beam
+from tripel.decode.constraints import has_loop
+from tripel.decode.greedy import Greedy, Sample
+from tripel.decode.search import DecodeConfig, Hypothesis, Prompt, Search
+from tripel.errors import InputError
+from tripel.models.config import EncoderDecoderConfig, Vocabulary
+
+BATCH_TOKENS = 2048
+"""Source tokens, padding included, times rows per sentence, that are decoded together."""
+
+
+class Rows(Protocol):
+    """A model's memory of the rows being decoded."""
+
+    def select(self, rows_N: Tensor) -> None: ...
+
+    def reorder(self, rows_N: Tensor) -> None: ...
+
+
+S = TypeVar("S", bound=Rows)
+
+
+class StepModel(Protocol[S]):
+    """What the loop needs: logits (N, V) after the next T ids (N, T) of every row."""
+
+    def step(self, ids_NT: Tensor, state: S) -> Tensor: ...
+
+
+class Translating(StepModel[S], Protocol[S]):
+    """A model that reads a source before its first step."""
+
+    config: EncoderDecoderConfig
+    vocabulary: Vocabulary
+
+    def start(self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int) -> S: ...
+
+
+def run(model: StepModel[S], state: S, prompt_NT: Tensor, search: Search) -> Iterator[None]:
+    """Read the prompts, then choose and step until the search is done; yields after every choice."""
+    logits_NV = model.step(prompt_NT, state)
+    while True:
+        tokens_N, rows_N = search.advance(logits_NV)
+        yield
+        if search.done:
+            return
+        if rows_N is not None:
+            state.select(rows_N)
+        logits_NV = model.step(tokens_N[:, None], state)
+
+
+@torch.inference_mode()
+def generate(
+    model: Translating[S],
+    sources: Sequence[Sequence[int]],
+    config: DecodeConfig,
+    *,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[list[Hypothesis]]:
+    """The n_best answers to every source, best first, in the order of sources.
+
+    sources: ids ending with the end token. prefixes: ids that each answer must begin with. batch_tokens: how many
+    source tokens, times the rows each sentence needs, are decoded at once. Works on the model's own device; the model is
+    put in evaluation mode. Raises InputError for a source longer than the model takes or without any token.
+    """
+    model_ready(model)
+    prefixes = prefixes if prefixes is not None else [()] * len(sources)
+    check_lengths(model, sources, prefixes)
+    answers: list[list[Hypothesis]] = [[] for _ in sources]
+    width = config.n_best if config.sample else config.beam
+    for batch in batches(sources, prefixes, max(1, batch_tokens // width)):
+        search, steps = begin(model, [sources[i] for i in batch], [prefixes[i] for i in batch], config)
+        for _ in steps:
+            pass
+        for i, hypotheses in zip(batch, search.hypotheses, strict=True):
+            answers[i] = hypotheses
+    return answers
+
+
+def stream(
+    model: Translating[S], source: Sequence[int], config: DecodeConfig, *, prefix: Sequence[int] = ()
+) -> Iterator[int]:
+    """The ids of the best answer to one source, each as soon as no later step can change it.
+
+    Greedy search and sampling settle a token at every step, beam search when its hypotheses agree. A forced prefix
+    comes first. Raises InputError as generate does.
+    """
+    model_ready(model)
+    check_lengths(model, [source], [prefix])
+    n_given = 0
+    with torch.inference_mode():
+        search, steps = begin(model, [source], [prefix], config)
+    while True:
+        with torch.inference_mode():  # entered anew each time: the caller's code runs between two tokens
+            finished = next(steps, steps) is steps
+        settled = search.settled(0)
+        yield from settled[n_given:]
+        n_given = len(settled)
+        if finished:
+            return
+
+
+def begin(
+    model: Translating[S], sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]], config: DecodeConfig
+) -> tuple[Search, Iterator[None]]:
+    """A search over sources whose prefixes are equally long, and the loop that drives it."""
+    vocabulary, max_len = model.vocabulary, model.config.max_len
+    device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
+    room = max_len - len(prefixes[0])
+    prompts = [_prompt(source, prefix, config, room) for source, prefix in zip(sources, prefixes, strict=True)]
+    kind = Sample if config.sample else Greedy if config.beam == 1 else Beam
+    search = kind(config, prompts, vocabulary.eos_id, vocabulary.pad_id)
+    source_BS, valid_BS = pad(sources, vocabulary.pad_id, device)
+    capacity = len(prefixes[0]) + max(prompt.limit for prompt in prompts)
+    state = model.start(source_BS, valid_BS, max_len=capacity)
+    prompt_NT = torch.tensor([[vocabulary.start_id, *prefix] for prefix in prefixes], device=device)
+    return search, run(model, state, prompt_NT, search)
+
+
+def batches(
+    sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]], max_tokens: int
+) -> Iterator[list[int]]:
+    """Places of sources of like length (and equally long prefixes), longest first, under a padded token budget."""
+    order = sorted(range(len(sources)), key=lambda i: (len(prefixes[i]), -len(sources[i])))
+    batch: list[int] = []
+    for i in order:
+        full = bool(batch) and (len(batch) + 1) * len(sources[batch[0]]) > max_tokens
+        if full or (batch and len(prefixes[i]) != len(prefixes[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def pad(sources: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Sources padded on the right (B, S), and which tokens are real; None when all are."""
+    longest = max(map(len, sources))
+    source_BS = torch.tensor([[*source, *[pad_id] * (longest - len(source))] for source in sources], device=device)
+    if all(len(source) == longest for source in sources):
+        return source_BS, None
+    lengths_B = torch.tensor([len(source) for source in sources], device=device)
+    return source_BS, torch.arange(longest, device=device) < lengths_B[:, None]
+
+
+def check_lengths(
+    model: Translating[S], sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]]
+) -> None:
+    """Raises InputError when a source is empty or too long, or a prefix leaves no room for an answer."""
+    longest = model.config.max_len
+    for place, (source, prefix) in enumerate(zip(sources, prefixes, strict=True)):
+        if not 1 <= len(source) <= longest:
+            raise InputError(
+                f"sentence {place + 1} cannot be read by this model",
+                given=f"{len(source)} tokens",
+                expected=f"1 to {longest} tokens, end token included",
+                mend="split it into sentences, or train a model with a larger model.max_len",
+            )
+        if len(prefix) >= longest:
+            raise InputError(
+                f"the prefix of sentence {place + 1} leaves no room for an answer",
+                given=f"{len(prefix)} tokens",
+                expected=f"fewer than {longest} tokens",
+                mend="shorten the prefix",
+            )
+
+
+def model_ready(model: object) -> None:
+    """Evaluation mode: dropout in a decoder would be silent nonsense."""
+    if isinstance(model, torch.nn.Module) and model.training:
+        model.eval()
+
+
+def _prompt(source: Sequence[int], prefix: Sequence[int], config: DecodeConfig, room: int) -> Prompt:
+    limit = min(max(config.limit(len(source)) - len(prefix), config.max_length_extra), room)
+    guarded = config.loop_guard > 0 and not has_loop(source, config.loop_guard)
+    return Prompt(limit, tuple(prefix), _seed(config.seed, source) if config.sample else 0, guarded)
+
+
+def _seed(seed: int, source: Sequence[int]) -> int:
+    """A seed of the sentence's own, so that its draws do not depend on its neighbours."""
+    text = f"{seed}:{','.join(map(str, source))}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")

@@ -1,0 +1,136 @@
+"""Searches that follow one path per row: greedy search and sampling."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tripel.decode.constraints import Constraints, penalise_repetition
+from tripel.decode.sampling import draw, filter_logits
+from tripel.decode.search import Choice, DecodeConfig, Hypothesis, Prompt, Search, to_tensor, worth_dropping
+
+
+@dataclass
+class _Row:
+    """One answer in the making. draws: the uniform numbers of a sampled answer."""
+
+    prompt: int
+    ids: list[int] = field(default_factory=list)
+    log_p: float = 0.0
+    finished: bool = False
+    draws: Tensor | None = None
+
+
+class _PathSearch(Search):
+    """Rows that never exchange their past."""
+
+    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int, pad_id: int) -> None:
+        super().__init__(config, prompts, eos_id, pad_id)
+        self.rows = [_Row(i, list(prompt.prefix)) for i, prompt in enumerate(prompts)]
+        self.constraints = Constraints(config, eos_id)
+        self.n_finished = 0
+
+    @property
+    def done(self) -> bool:
+        return self.n_finished == len(self.rows)
+
+    def settled(self, prompt: int) -> list[int]:
+        if self.hypotheses[prompt]:
+            return self.hypotheses[prompt][0].ids
+        return next(row.ids for row in self.rows if row.prompt == prompt)
+
+    def _advance(self, logits_NV: Tensor) -> Choice:
+        logits_NV[:, self.pad_id] = -math.inf
+        self._constrain(logits_NV)
+        tokens_N, log_p_N = self._choose(logits_NV)
+        self.step += 1
+        for row, token, log_p in zip(self.rows, tokens_N.tolist(), log_p_N.tolist(), strict=True):
+            if not row.finished:
+                row.log_p += log_p
+                self._extend(row, token)
+        if self.n_finished == 0 or not worth_dropping(self.n_finished, len(self.rows)):
+            return Choice(tokens_N, None)
+        kept = [i for i, row in enumerate(self.rows) if not row.finished]
+        self.rows = [self.rows[i] for i in kept]
+        self.n_finished = 0
+        rows_N = to_tensor(kept, tokens_N)
+        return Choice(tokens_N[rows_N], rows_N)
+
+    def _choose(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and their log-probabilities."""
+        raise NotImplementedError
+
+    def _constrain(self, logits_NV: Tensor) -> None:
+        constraints = self.constraints
+        if constraints.penalises:
+            penalise_repetition(logits_NV, [row.ids for row in self.rows], self.config.repetition_penalty)
+        if constraints.active(self.n_prefix + self.step):
+            guarded = [self.prompts[row.prompt].guarded for row in self.rows]
+            constraints.ban(logits_NV, [row.ids for row in self.rows], guarded, self.n_prefix + self.step)
+
+    def _extend(self, row: _Row, token: int) -> None:
+        stopped = token == self.eos_id
+        if not stopped:
+            row.ids.append(token)
+        if stopped or self.step >= self.prompts[row.prompt].limit:
+            row.finished = True
+            self.n_finished += 1
+            score = row.log_p / self.step**self.config.length_penalty
+            answers = self.hypotheses[row.prompt]
+            answers.append(Hypothesis(row.ids, score, "stop" if stopped else "length"))
+            answers.sort(key=lambda hypothesis: -hypothesis.score)
+
+
+class Greedy(_PathSearch):
+    """The likeliest token at every step."""
+
+    def advance(self, logits_NV: Tensor) -> Choice:
+        return self._advance(logits_NV)
+
+    def _choose(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+        best_N, tokens_N = logits_NV.max(-1)
+        return tokens_N, best_N - logits_NV.logsumexp(-1)
+
+
+class Sample(_PathSearch):
+    """Tokens drawn from the filtered distribution; n_best independent answers per prompt.
+
+    Every answer has a random generator of its own, seeded by the prompt's seed and the answer's number.
+    """
+
+    def advance(self, logits_NV: Tensor) -> Choice:
+        if self.step > 0 or self.config.n_best == 1:
+            return self._advance(logits_NV)
+        n_best = self.config.n_best
+        self.rows = [_Row(row.prompt, list(row.ids)) for row in self.rows for _ in range(n_best)]
+        tokens_N, rows_N = self._advance(logits_NV.repeat_interleave(n_best, 0))
+        if rows_N is None:
+            rows_N = torch.arange(len(tokens_N), device=tokens_N.device)
+        return Choice(tokens_N, rows_N // n_best)
+
+    def _choose(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.config
+        uniform_N = torch.tensor([self._uniform(i, row) for i, row in enumerate(self.rows)], dtype=torch.float64)
+        filtered_NV = filter_logits(
+            logits_NV, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, min_p=config.min_p
+        )
+        tokens_N = draw(filtered_NV, uniform_N.to(logits_NV.device))
+        log_p_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
+        return tokens_N, log_p_N
+
+    def _uniform(self, index: int, row: _Row) -> float:
+        if row.draws is None:
+            prompt = self.prompts[row.prompt]
+            generator = torch.Generator().manual_seed(_mix(prompt.seed, index % self.config.n_best))
+            row.draws = torch.rand(prompt.limit, dtype=torch.float64, generator=generator)
+        return 0.0 if row.finished else float(row.draws[self.step])
+
+
+def _mix(seed: int, number: int) -> int:
+    """A seed for answer `number`, unlike those of its neighbours."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=7).digest(), "little")

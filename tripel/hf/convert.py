@@ -1,0 +1,213 @@
+"""Whole folders to and from transformers' layout. What was written is read back and compared before anyone is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tripel.checkpoint import (
+    CARD,
+    CONFIG,
+    GENERATION,
+    RECIPE,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    load_model,
+    read_entry,
+    read_text,
+    require_checksums,
+    save_run,
+)
+from tripel.errors import CheckpointError, FormatError
+from tripel.hf import FORMAT_OF_KIND, FORMATS, Format
+from tripel.hf.assemble import assemble
+from tripel.models.config import Vocabulary
+from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.storage import atomic_folder, read_json, read_tensors
+from tripel.text.pair import TokenizerPair
+
+INDEX = "model.safetensors.index.json"
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a folder. difference: the largest between logits before and after. notes: what a person must know."""
+
+    folder: Path
+    format: str
+    difference: float
+    notes: tuple[str, ...] = ()
+
+
+def import_huggingface(folder: str | Path, out: str | Path) -> Conversion:
+    """Make a run folder at out from a folder that transformers wrote.
+
+    Raises FormatError for a model Tripel cannot compute, CheckpointError for a damaged folder or an out that is in use.
+    """
+    folder, out = Path(folder), Path(out)
+    settings = _foreign_settings(folder)
+    name, form = _format_of(folder, settings)
+    config, vocabulary, tensors = form.understand(settings, read_weights(folder))
+    model = assemble(config, vocabulary, tensors, name, source=folder)
+    tokenizers, notes = _tokenizers(folder)
+    _require_free(out)
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    with atomic_folder(out, needed=needed) as draft:
+        save_run(draft, model, tokenizers, recipe_yaml=None, card=_imported_card(folder, form), search=_search(folder))
+        difference = _require_equal(model, load_model(draft), draft)
+    return Conversion(out, form.name, difference, notes)
+
+
+def export_huggingface(run: str | Path, out: str | Path) -> Conversion:
+    """Make a folder at out that transformers opens, from a run folder.
+
+    The check reads it as a stranger's: without the part of config.json that only Tripel understands. Raises FormatError
+    that names the options which the format cannot hold, CheckpointError for a damaged run or an out that is in use.
+    """
+    run, out = Path(run), Path(out)
+    entry = read_entry(run)
+    model = load_model(run)
+    if entry.model.kind not in FORMAT_OF_KIND:
+        raise FormatError(
+            "transformers has no class for this model",
+            given=f"model.kind: {entry.model.kind}",
+            expected=" or ".join(FORMAT_OF_KIND),
+            mend="keep the run folder: Tripel itself needs no other format",
+        )
+    form = FORMATS[FORMAT_OF_KIND[entry.model.kind]]
+    form.express(entry.model, entry.vocabulary)
+    require_checksums(run, entry, TOKENIZER_FILES)
+    tokenizers, notes = _tokenizers(run)
+    card = read_text(run / CARD) or f"# {run.resolve().name}\n"
+    _require_free(out)
+    needed = sum(p.numel() * p.element_size() for p in model.parameters())
+    with atomic_folder(out, needed=needed) as draft:
+        save_run(draft, model, tokenizers, recipe_yaml=read_text(run / RECIPE), card=card, search=_search(run))
+        difference = _require_equal(model, _read_as_a_stranger(draft), draft)
+    if tokenizers is not None and not tokenizers.shared:
+        notes += (f"transformers opens {TOKENIZER_FILES[0]} only; README.md says how to decode with the target's",)
+    return Conversion(out, form.name, difference, notes)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder in one safetensors file or several. Raises FormatError when there are only pickled ones."""
+    if (folder / WEIGHTS).exists():
+        return read_tensors(folder / WEIGHTS)
+    if (folder / INDEX).exists():
+        files = read_json(folder / INDEX).get("weight_map")
+        names = set(files.values()) if isinstance(files, dict) else set()
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise CheckpointError(
+                f"{INDEX} is damaged",
+                given=folder / INDEX,
+                expected="an object weight_map from tensors to files of this folder",
+                mend="copy the folder again",
+            )
+        return {name: tensor for file in sorted(names) for name, tensor in read_tensors(folder / file).items()}
+    pickled = [path.name for path in folder.glob("*.bin")]
+    raise FormatError(
+        "the folder has no weights that Tripel reads",
+        given=f"{folder}: {', '.join(pickled) or f'no {WEIGHTS}'}",
+        expected=f"{WEIGHTS}; pickled files can run code when opened and are not read",
+        mend="open and save it once with transformers: MarianMTModel.from_pretrained(DIR).save_pretrained(DIR)",
+    )
+
+
+def largest_difference(a: EncoderDecoder, b: EncoderDecoder) -> float:
+    """The largest difference between two models' logits on random ids (one row padded), relative to logits above 1."""
+    source_BS, target_BT, valid_BS = _random_batch(a.vocabulary, min(a.config.max_len, 12))
+    with torch.inference_mode():
+        first, second = (model.eval()(source_BS, target_BT, valid_BS).float() for model in (a, b))
+    return float((first - second).abs().max() / first.abs().max().clamp(min=1))
+
+
+def _random_batch(vocabulary: Vocabulary, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    source_BS = torch.randint(vocabulary.source_size, (3, length), generator=random)
+    target_BT = torch.randint(vocabulary.target_size, (3, length), generator=random)
+    valid_BS = torch.ones_like(source_BS, dtype=torch.bool)
+    valid_BS[1, length // 2 :] = False
+    source_BS[~valid_BS] = vocabulary.pad_id
+    target_BT[:, 0] = vocabulary.start_id
+    return source_BS, target_BT, valid_BS
+
+
+def _read_as_a_stranger(folder: Path) -> EncoderDecoder:
+    settings = {key: value for key, value in read_json(folder / CONFIG).items() if not key.startswith("tripel")}
+    name, form = _format_of(folder, settings)
+    config, vocabulary, tensors = form.understand(settings, read_weights(folder))
+    return assemble(config, vocabulary, tensors, name, source=folder)
+
+
+def _require_equal(before: EncoderDecoder, after: EncoderDecoder, folder: Path) -> float:
+    difference = largest_difference(before, after)
+    if not difference <= TOLERANCE:  # not a number is not equal either
+        raise FormatError(
+            "the converted model does not compute what the original does; nothing was written",
+            given=f"logits that differ by {difference:.3g} in {folder}",
+            expected=f"at most {TOLERANCE}",
+            mend="if the original's weights are finite numbers, please report this: it is a fault of Tripel",
+        )
+    return difference
+
+
+def _foreign_settings(folder: Path) -> dict[str, Any]:
+    if not (folder / CONFIG).exists():
+        raise CheckpointError(
+            "there is no such folder" if not folder.exists() else f"the folder has no {CONFIG}",
+            given=folder,
+            expected="a folder as save_pretrained of transformers writes it",
+            mend="check the path",
+        )
+    # Newer versions of transformers keep the special tokens' ids beside the search settings.
+    beside = read_json(folder / GENERATION) if (folder / GENERATION).exists() else {}
+    return {**beside, **read_json(folder / CONFIG)}
+
+
+def _format_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Format]:
+    name = settings.get("model_type")
+    if not isinstance(name, str) or name not in FORMATS:
+        raise FormatError(
+            "Tripel does not know this kind of model",
+            given=f"model_type: {name} in {folder / CONFIG}",
+            expected=f"model_type: {' or '.join(FORMATS)}",
+            mend="import a model of one of these kinds",
+        )
+    return name, FORMATS[name]
+
+
+def _tokenizers(folder: Path) -> tuple[TokenizerPair | None, tuple[str, ...]]:
+    if (folder / TOKENIZER_FILES[0]).exists():
+        return TokenizerPair.load(folder), ()
+    note = (
+        f"{folder} has no {TOKENIZER_FILES[0]}: only the weights were taken over; put the model's tokenizer, in the "
+        f"format of the `tokenizers` library, into the new folder as {TOKENIZER_FILES[0]} before translating"
+    )
+    return None, (note,)
+
+
+def _search(folder: Path) -> dict[str, Any]:
+    """The settings of a search that are the user's choice, and not a property of the model."""
+    settings = read_json(folder / GENERATION) if (folder / GENERATION).exists() else {}
+    return {key: settings[key] for key in ("num_beams", "length_penalty", "max_length") if key in settings}
+
+
+def _imported_card(folder: Path, form: Format) -> str:
+    own = f"# {folder.resolve().name}\n\nA {form.name} model of transformers, imported with `tripel import`.\n"
+    return read_text(folder / CARD) or own
+
+
+def _require_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(
+            "the folder to write to is in use",
+            given=out,
+            expected="a path where nothing is, or an empty folder",
+            mend="choose another --out, or remove that folder first",
+        )

@@ -1,0 +1,84 @@
+"""Token embeddings and positions: where ids enter the residual stream."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tripel.nn.dropout import Dropout
+
+PositionKind = Literal["sinusoidal", "learned", "none"]
+SinusoidOrder = Literal["halves", "interleaved"]
+
+
+class TokenEmbedding(nn.Module):
+    """A matrix (V, D), looked up and multiplied by a constant (sqrt(D) in Vaswani 2017, section 3.4)."""
+
+    def __init__(self, vocab_size: int, d_model: int, *, pad_id: int, scale: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
+        self.pad_id, self.factor = pad_id, math.sqrt(d_model) if scale else 1.0
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        x_BTD = F.embedding(ids_BT, self.weight, padding_idx=self.pad_id)
+        return x_BTD * self.factor if self.factor != 1.0 else x_BTD
+
+
+class Positions(nn.Module):
+    """Adds a vector per position: sinusoids (Vaswani 2017, section 3.5), a learned table, or nothing.
+
+    order of the sinusoids: `halves` puts all sines before all cosines (tensor2tensor, Marian), `interleaved` alternates
+    them as the paper prints it. One is a permutation of the other.
+    """
+
+    def __init__(self, kind: PositionKind, max_len: int, d_model: int, *, order: SinusoidOrder) -> None:
+        super().__init__()
+        self.kind, self.max_len = kind, max_len
+        if kind == "learned":
+            self.weight = nn.Parameter(torch.empty(max_len, d_model))
+        elif kind == "sinusoidal":
+            self.register_buffer("weight", torch.empty(max_len, d_model), persistent=False)
+            self.order = order
+            self.reset_constants()
+
+    def reset_constants(self) -> None:
+        """Fill the sinusoid table; needed again after a model made on the meta device is given memory."""
+        if self.kind == "sinusoidal" and not self.weight.is_meta:
+            with torch.no_grad():
+                self.weight.copy_(sinusoids(*self.weight.shape, order=self.order))
+
+    def forward(self, x_BTD: Tensor, start: int | Tensor = 0) -> Tensor:
+        """start: the position of x[:, 0], one number for all rows or one per row (B,)."""
+        if self.kind == "none":
+            return x_BTD
+        T = x_BTD.shape[1]
+        if isinstance(start, int):
+            return x_BTD + self.weight[start : start + T].to(x_BTD.dtype)
+        return x_BTD + self.weight[start[:, None] + torch.arange(T, device=start.device)].to(x_BTD.dtype)
+
+
+class Embedding(nn.Module):
+    """ids -> the residual stream: token embedding, positions, dropout. The token matrix is passed in: it may be shared."""
+
+    def __init__(self, positions: Positions, *, dropout: float) -> None:
+        super().__init__()
+        self.positions, self.dropout = positions, Dropout(dropout)
+
+    def forward(self, ids_BT: Tensor, tokens: TokenEmbedding, start: int | Tensor = 0) -> Tensor:
+        return self.dropout(self.positions(tokens(ids_BT), start))
+
+
+def sinusoids(max_len: int, d_model: int, *, order: SinusoidOrder) -> Tensor:
+    """PE(pos, 2i) = sin(pos / 10000^(2i/D)), PE(pos, 2i+1) = cos(...) (Vaswani 2017, section 3.5); (max_len, D)."""
+    position_T1 = torch.arange(max_len, dtype=torch.float64, device="cpu")[:, None]
+    angle_TE = position_T1 / 10000 ** (torch.arange(0, d_model, 2, dtype=torch.float64, device="cpu") / d_model)
+    sines_TE, cosines_TE = angle_TE.sin(), angle_TE[:, : d_model // 2].cos()
+    if order == "halves":
+        return torch.cat([sines_TE, cosines_TE], dim=1).float()
+    table_TD = torch.empty(max_len, d_model)
+    table_TD[:, 0::2], table_TD[:, 1::2] = sines_TE.float(), cosines_TE.float()
+    return table_TD

@@ -1,0 +1,121 @@
+"""What a run says while it trains: metrics.jsonl, TensorBoard where installed, and lines or a progress bar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class RunLog:
+    """Writes one JSON object a line to metrics.jsonl and tells the person.
+
+    quiet: say nothing (ranks other than 0, tests). On a terminal a live bar with plain lines above it; elsewhere lines.
+    resume_step: lines of metrics.jsonl after this step are dropped: the resumed run writes them again.
+    """
+
+    def __init__(
+        self, run: Path, n_steps: int, *, console: Console, quiet: bool = False, resume_step: int | None = None
+    ) -> None:
+        self._path, self._n_steps, self._quiet, self._console = run / "metrics.jsonl", n_steps, quiet, console
+        self._file = None
+        self._board: Any = None
+        self._bar: Progress | None = None
+        if quiet:
+            return
+        kept = self._earlier_lines(resume_step) if resume_step is not None else []
+        self._path.write_text("".join(kept), encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = _summary_writer(run / "tensorboard", resume_step)
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+            self._task = self._bar.add_task("training", total=n_steps, completed=resume_step or 0, note="")
+            self._bar.start()
+
+    def say(self, message: str) -> None:
+        """A line for the person."""
+        if not self._quiet:
+            self._console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def write(self, record: dict[str, float]) -> None:
+        """One line of metrics.jsonl, and the same numbers to TensorBoard. record has `step`."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in record.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, int(record["step"]))
+
+    def training(self, record: dict[str, float], seconds_left: float) -> None:
+        """A training record: written, and shown as a line or beside the bar."""
+        self.write(record)
+        note = (
+            f"loss {record['train_loss']:.3f}  lr {record['lr']:.2e}  grad {record['grad_norm']:.2f}  "
+            f"{record['tokens_per_second']:,.0f} tok/s"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=int(record["step"]), note=note)
+        else:
+            self.say(f"step {int(record['step']):>6}/{self._n_steps}  {note}  left {_clock(seconds_left)}")
+
+    def validation(self, record: dict[str, float], best: bool) -> None:
+        """A validation record: written and shown."""
+        self.write(record)
+        shown = "  ".join(f"{name} {value:.3f}" if name == "valid_loss" else f"{name} {value:.2f}"
+                          for name, value in record.items() if name not in ("step", "tokens", "seconds"))
+        self.say(f"step {int(record['step']):>6}  validation  {shown}{'  (best)' if best else ''}")
+
+    def close(self) -> None:
+        """Flush and stop drawing."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _earlier_lines(self, resume_step: int) -> list[str]:
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [line for line in lines if _step_of(line) <= resume_step]
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):  # a line cut short by a crash
+        return float("inf")
+
+
+def _summary_writer(folder: Path, resume_step: int | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # an extra: `pip install tripel[tensorboard]`
+        return None
+    return SummaryWriter(str(folder), purge_step=None if resume_step is None else resume_step + 1)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,66 @@
+"""The one loss: cross-entropy summed over `targets != IGNORE`, fused with the head so that logits are never kept."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tripel.data.batch import IGNORE, Batch
+from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.training.fused_loss import FusedCrossEntropy, FusedRDrop
+
+
+def batch_loss_sum(model: EncoderDecoder, batch: Batch, *, label_smoothing: float, r_drop: float = 0.0) -> Tensor:
+    """The loss of a batch, summed over its predicted tokens, in nats. r_drop: alpha of `r_drop_sum`, 0 for plain."""
+    if not r_drop:
+        h_BTD = model.features(**batch.inputs)
+        return cross_entropy_sum(h_BTD, model.head_parameters(), batch.targets_BT, label_smoothing=label_smoothing)
+    inputs = {name: x if x is None else torch.cat([x, x]) for name, x in batch.inputs.items()}
+    targets_BT = torch.cat([batch.targets_BT, batch.targets_BT])
+    return r_drop_sum(
+        model.features(**inputs), model.head_parameters(), targets_BT, label_smoothing=label_smoothing, alpha=r_drop
+    )
+
+
+def cross_entropy_sum(
+    h_BTD: Tensor,
+    head: tuple[Tensor, Tensor | None],
+    targets_BT: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Sum over predicted tokens of the label-smoothed cross-entropy in nats, a float32 scalar.
+
+    head: matrix (V, D) and bias (V,) or None. Smoothing mixes the target with the uniform distribution over all V
+    (Szegedy et al. 2016), as torch.nn.functional.cross_entropy does.
+    """
+    h_ND, targets_N = _predicted(h_BTD, targets_BT)
+    weight, bias = head
+    return FusedCrossEntropy.apply(h_ND, weight, bias, targets_N, label_smoothing)  # type: ignore[no-any-return]
+
+
+def r_drop_sum(
+    h_BTD: Tensor,
+    head: tuple[Tensor, Tensor | None],
+    targets_BT: Tensor,
+    *,
+    label_smoothing: float,
+    alpha: float,
+) -> Tensor:
+    """R-Drop (Liang et al. 2021): the batch holds every example twice, first half and second half, under different
+    dropout. Half the cross-entropy of both passes plus alpha / 4 times the two Kullback-Leibler divergences between
+    them, so that the sum counts each predicted token once. head: as for cross_entropy_sum; alpha > 0.
+    """
+    h_MD, targets_M = _predicted(h_BTD, targets_BT)
+    weight, bias = head
+    targets_N = targets_M[: len(targets_M) // 2]
+    return FusedRDrop.apply(h_MD, weight, bias, targets_N, label_smoothing, alpha)  # type: ignore[no-any-return]
+
+
+def _predicted(h_BTD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+    h_ND, targets_N = h_BTD.flatten(0, -2), targets_BT.flatten()
+    predicted_N = targets_N != IGNORE
+    if bool(predicted_N.all()):
+        return h_ND, targets_N
+    rows = predicted_N.nonzero().squeeze(1)
+    return h_ND.index_select(0, rows), targets_N.index_select(0, rows)

@@ -1,0 +1,181 @@
+"""Optimizers and schedules. AdamW (Loshchilov & Hutter 2019) for everything, or Muon (Jordan et al. 2024) for the
+hidden matrices with AdamW for the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tripel.config import Config
+from tripel.nn.linear import FusedLinear
+
+Schedule = Literal["inverse_sqrt", "cosine", "warmup_stable_decay", "constant"]
+
+# Coefficients of the quintic Newton-Schulz iteration (Jordan et al. 2024, github.com/KellerJordan/Muon).
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+class OptimConfig(Config):
+    """lr is the peak. Muon's update is scaled to AdamW's usual size (Liu et al. 2025, eq. 4), so one lr serves both.
+
+    decay_share: the last share of all steps over which warmup_stable_decay falls to zero. min_lr_share: where cosine
+    ends, as a share of lr. clip_norm 0 turns clipping off. embedding_lr_share multiplies lr for what Muon leaves to AdamW.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(default=5e-4, gt=0)
+    schedule: Schedule = "inverse_sqrt"
+    warmup_steps: int = Field(default=4000, ge=0)
+    decay_share: float = Field(default=0.2, ge=0, le=1)
+    min_lr_share: float = Field(default=0.0, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(default=1e-9, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    embedding_lr_share: float = Field(default=1.0, gt=0)
+    clip_norm: float = Field(default=1.0, ge=0)
+
+
+def schedule_factor(config: OptimConfig, step: int, n_steps: int) -> float:
+    """The factor of the peak lr at an update. step counts updates from 1; n_steps is the length of the run.
+
+    inverse_sqrt: Vaswani 2017, eq. 3, scaled so that its peak is 1 at warmup_steps. cosine: Loshchilov & Hutter 2017.
+    warmup_stable_decay: Hu et al. 2024, with a linear decay.
+    """
+    warmup = config.warmup_steps
+    if step < warmup:
+        return step / warmup
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "inverse_sqrt":
+        return math.sqrt(max(warmup, 1) / step)
+    if config.schedule == "cosine":
+        done = min((step - warmup) / max(n_steps - warmup, 1), 1.0)
+        return config.min_lr_share + (1 - config.min_lr_share) * 0.5 * (1 + math.cos(math.pi * done))
+    decay_steps = max(round(config.decay_share * n_steps), 1)
+    return min(max(n_steps + 1 - step, 0) / decay_steps, 1.0)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, then the nearest semi-orthogonal matrix as update (Jordan et al. 2024).
+
+    params: pairs (matrix, n_maps): a matrix of n_maps stacked maps is orthogonalised map by map. Maps of one shape are
+    iterated together in one batched product. lr, weight_decay (decoupled) and momentum (Nesterov) as in the source.
+    """
+
+    def __init__(
+        self, params: Iterable[tuple[nn.Parameter, int]], *, lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        pairs = list(params)
+        self._n_maps = {id(p): n for p, n in pairs}
+        super().__init__([p for p, _ in pairs], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient."""
+        assert closure is None, "Muon needs no closure"
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                update = self._momentum(p, group["momentum"])
+                n_maps = self._n_maps[id(p)]
+                for part, map_update in zip(p.chunk(n_maps), update.chunk(n_maps), strict=True):
+                    by_shape.setdefault(part.shape, []).append((part, map_update))
+            for shape, pairs in by_shape.items():
+                updates = orthogonalise(torch.stack([u for _, u in pairs]))
+                scale = 0.2 * math.sqrt(max(shape))  # Liu et al. 2025, eq. 4: the root mean square of AdamW's updates
+                for (part, _), update in zip(pairs, updates, strict=True):
+                    part.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+
+    def _momentum(self, p: Tensor, momentum: float) -> Tensor:
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        state["momentum"].lerp_(p.grad, 1 - momentum)
+        return torch.lerp(p.grad, state["momentum"], momentum)
+
+
+def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
+    """A batch of matrices, each moved towards the nearest semi-orthogonal one: singular values into about [0.7, 1.2]."""
+    a, b, c = _NEWTON_SCHULZ
+    tall = g_NRC.shape[1] > g_NRC.shape[2]
+    x = g_NRC.mT if tall else g_NRC
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def hidden_matrices(model: nn.Module) -> list[tuple[str, nn.Parameter, int]]:
+    """Weights of linear maps between hidden states: (name, weight, number of maps stacked in it)."""
+    return [
+        (f"{name}.weight", module.weight, module.n_maps if isinstance(module, FusedLinear) else 1)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+
+
+class Optimizer:
+    """One or two torch optimizers behind one face: set the rate, step, save, load.
+
+    State is addressed by parameter name, so that it can be stored as plain tensors.
+    """
+
+    def __init__(self, config: OptimConfig, model: nn.Module) -> None:
+        self.config = config
+        self._names = {id(p): name for name, p in model.named_parameters()}
+        matrices = hidden_matrices(model) if config.kind == "muon" else []
+        by_muon = {id(p) for _, p, _ in matrices}
+        others = [p for p in model.parameters() if id(p) not in by_muon]
+        # Norms, biases and embeddings are not decayed: only maps have a scale that decay should hold down.
+        decayed_ids = {id(p) for _, p, _ in hidden_matrices(model)}
+        groups = [
+            {"params": [p for p in others if id(p) in decayed_ids], "weight_decay": config.weight_decay},
+            {"params": [p for p in others if id(p) not in decayed_ids], "weight_decay": 0.0},
+        ]
+        self._share = config.embedding_lr_share if matrices else 1.0
+        adamw = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+        )
+        self._optimizers: list[torch.optim.Optimizer] = [adamw]
+        if matrices:
+            pairs = [(p, n) for _, p, n in matrices]
+            self._optimizers.append(
+                Muon(pairs, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+            )
+
+    def step(self, lr: float) -> None:
+        """Update every parameter at this learning rate."""
+        for optimizer in self._optimizers:
+            share = 1.0 if isinstance(optimizer, Muon) else self._share
+            for group in optimizer.param_groups:
+                group["lr"] = lr * share
+            optimizer.step()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """`parameter|slot` -> tensor, all optimizers together."""
+        return {
+            f"{self._names[id(p)]}|{slot}": value
+            for optimizer in self._optimizers
+            for p, slots in optimizer.state.items()
+            for slot, value in slots.items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of state_tensors."""
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    prefix = self._names[id(p)] + "|"
+                    slots = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                    if slots:
+                        device = {k: "cpu" if v.dim() == 0 and p.device.type == "cpu" else p.device for k, v in slots.items()}
+                        optimizer.state[p] = {k: v.to(device[k]).clone() for k, v in slots.items()}

@@ -1,0 +1,325 @@
+"""The one training loop. It knows batches, losses and metrics by name; it knows no task, family or mixer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tripel.config import Config
+from tripel.data.batch import Batch
+from tripel.data.loader import Loader
+from tripel.errors import TripelError
+from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.training import parallel
+from tripel.training.averaging import MovingAverage, swapped
+from tripel.training.interrupt import StopRequest
+from tripel.training.log import RunLog
+from tripel.training.loss import batch_loss_sum
+from tripel.training.optim import OptimConfig, Optimizer, schedule_factor
+from tripel.training.precision import Precision, Worker
+
+
+class TrainConfig(Config):
+    """How long and how carefully to train.
+
+    tokens_per_step: predicted (target) tokens of one update, over all micro-batches and processes. micro_tokens: the
+    most padded tokens of one side in a micro-batch. valid_every: updates between validations, each followed by a
+    checkpoint. average_last: after training, average the weights of that many last validations (0 or 1: do not).
+    ema: decay of a moving average that is then what is validated and kept (0: none). patience: stop after so many
+    validations without a better score (0: never). keep: step checkpoints that stay on disk. r_drop: alpha of R-Drop
+    (0: off). threads: 0 leaves PyTorch's choice.
+    """
+
+    steps: int = Field(default=10_000, ge=1)
+    tokens_per_step: int = Field(default=8192, ge=1)
+    micro_tokens: int = Field(default=4096, ge=1)
+    valid_every: int = Field(default=500, ge=1)
+    log_every: int = Field(default=50, ge=1)
+    average_last: int = Field(default=0, ge=0, le=100)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    patience: int = Field(default=0, ge=0)
+    keep: int = Field(default=2, ge=1)
+    r_drop: float = Field(default=0.0, ge=0)
+    seed: int = Field(default=1, ge=0, lt=1 << 63)
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: bool = False
+    threads: int = Field(default=0, ge=0, le=1024)
+
+
+class Store(Protocol):
+    """Where a trainer's state goes: see training/run.py."""
+
+    def save_step(self, step: int, groups: dict[str, dict[str, Tensor]], meta: dict[str, object]) -> None: ...
+
+    def save_best(self, model: EncoderDecoder, step: int, metrics: dict[str, float]) -> None: ...
+
+    def save_snapshot(self, step: int, tensors: dict[str, Tensor]) -> None: ...
+
+
+@dataclass
+class Progress:
+    """What has happened so far; saved with every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    stale: int = 0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How training ended: reason is finished, patience or interrupted."""
+
+    reason: str
+    progress: Progress
+
+
+class Trainer:
+    """Trains a model on a loader's batches.
+
+    validate(model) -> metrics by name, `metric` among them; higher is better unless metric is `valid_loss`. It is called
+    on the main process only.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoder,
+        loader: Loader,
+        optim: OptimConfig,
+        config: TrainConfig,
+        *,
+        label_smoothing: float,
+        validate: Callable[[EncoderDecoder], dict[str, float]] | None,
+        metric: str,
+        store: Store,
+        log: RunLog,
+    ) -> None:
+        self.model, self.loader, self.optim, self.config = model, loader, optim, config
+        self.validate, self.metric, self.store, self.log = validate, metric, store, log
+        self.label_smoothing = label_smoothing
+        self.device = next(model.parameters()).device
+        self.worker = Worker(model, config.precision)
+        self.optimizer = Optimizer(optim, model)
+        self.average = MovingAverage(model, config.ema) if config.ema else None
+        self.progress = Progress()
+        self._window = _Window()
+        if config.compile:
+            _compile_features(self.worker.model, log)
+
+    def fit(self) -> TrainResult:
+        """Train to the end, to the patience's end, or to a signal; a checkpoint is saved in each case."""
+        self.model.train()
+        self.worker.model.train()
+        reason = "finished"
+        steps = iter(self.loader)
+        self._clock = time.monotonic() - self.progress.seconds
+        with StopRequest() as stop:
+            try:
+                while self.progress.step < self.config.steps:
+                    self._update(next(steps))
+                    at_validation = self.progress.step % self.config.valid_every == 0
+                    last = self.progress.step == self.config.steps
+                    stopping = parallel.any_true(stop.requested, self.device)
+                    if at_validation or last:
+                        self._validate_and_save()
+                        if self.config.patience and self.progress.stale >= self.config.patience:
+                            reason = "patience"
+                            break
+                    elif stopping:
+                        self._save()
+                    if stopping and not last:
+                        reason = "interrupted"
+                        break
+            finally:
+                steps.close()  # type: ignore[attr-defined]
+        return TrainResult(reason, self.progress)
+
+    def restore(self, groups: dict[str, dict[str, Tensor]], meta: dict[str, object]) -> None:
+        """Continue from what `_save` stored: the next update is the one an uninterrupted run would have made."""
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in groups["model"].items():
+                parameters[name].copy_(tensor)
+            if self.average is not None:
+                for name, tensor in groups["ema"].items():
+                    self.average.tensors[name].copy_(tensor)
+        self.optimizer.load_state_tensors(groups["optimizer"])
+        self.loader.load_state_dict(meta["loader"])  # type: ignore[arg-type]
+        self.progress = Progress(**meta["progress"])  # type: ignore[arg-type]
+        self._window = _Window(**meta["window"])  # type: ignore[arg-type]
+        states = groups["random"]
+        if f"cpu.{parallel.rank()}" in states:
+            torch.set_rng_state(states[f"cpu.{parallel.rank()}"])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(states[f"cuda.{parallel.rank()}"], self.device)
+
+    def _update(self, batches: list[Batch]) -> None:
+        """One optimizer step on the micro-batches of this rank, exact to the predicted token."""
+        n = parallel.total(sum(batch.count for batch in batches), self.device)
+        self.worker.begin_step()
+        loss_sum = 0.0
+        for batch in batches:
+            loss = batch_loss_sum(
+                self.worker.model,  # type: ignore[arg-type]
+                batch.to(self.device),
+                label_smoothing=self.label_smoothing,
+                r_drop=self.config.r_drop,
+            )
+            loss_value = loss.item()
+            if not math.isfinite(loss_value):
+                self._refuse(loss_value, batch)
+            loss_sum += loss_value
+            (loss / n).backward()
+            self.worker.collect()
+        parallel.sum_gradients(self.model.parameters())
+        norm = self._clip()
+        step = self.progress.step + 1
+        lr = self.optim.lr * schedule_factor(self.optim, step, self.config.steps)
+        self.optimizer.step(lr)
+        if self.average is not None:
+            self.average.update(step)
+        self.progress.step = step
+        self._account(loss_sum, n, sum(batch.tokens for batch in batches), lr, norm)
+
+    def _clip(self) -> float:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(torch.isfinite(norm)):
+            raise TripelError(
+                f"the gradient is not finite at step {self.progress.step + 1}; the update was not made",
+                given=f"norm {norm.item()}",
+                expected="a finite number",
+                mend="lower optim.lr, raise optim.warmup_steps, or set train.precision=float32; then --resume",
+            )
+        if self.optim.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.optim.clip_norm, norm)
+        return norm.item()
+
+    def _refuse(self, loss: float, batch: Batch) -> None:
+        raise TripelError(
+            f"the loss is not finite at step {self.progress.step + 1}; the update was not made",
+            given=f"loss {loss} on training examples {list(batch.rows[:8])}{' ...' if len(batch.rows) > 8 else ''}",
+            expected="a finite number",
+            mend="look at these examples; lower optim.lr or set train.precision=float32; then --resume",
+        )
+
+    def _account(self, loss_sum: float, n: float, tokens: int, lr: float, norm: float) -> None:
+        window, config, progress = self._window, self.config, self.progress
+        loss_sum, n_tokens = (parallel.total(x, self.device) for x in (loss_sum, tokens))
+        progress.tokens += int(n_tokens)
+        previous, progress.seconds = progress.seconds, time.monotonic() - self._clock
+        window.loss += loss_sum
+        window.count += n
+        window.tokens += n_tokens
+        window.seconds += progress.seconds - previous
+        self.log.advance(progress.step)
+        if progress.step % config.log_every == 0 or progress.step == config.steps:
+            speed = window.tokens / max(window.seconds, 1e-9)
+            left = (config.steps - progress.step) * progress.seconds / progress.step
+            record = {
+                "step": progress.step,
+                "tokens": progress.tokens,
+                "seconds": round(progress.seconds, 3),
+                "train_loss": window.loss / window.count,
+                "lr": lr,
+                "grad_norm": norm,
+                "tokens_per_second": round(speed, 1),
+            }
+            self.log.training(record, left)
+            self._window = _Window()
+
+    def _validate_and_save(self) -> None:
+        if self.config.average_last > 1 and parallel.is_main():
+            weights = {name: p.detach() for name, p in self.model.named_parameters()}
+            self.store.save_snapshot(self.progress.step, weights)
+        if self.validate is not None and parallel.is_main():
+            self._validate()
+        self.progress.stale = int(parallel.total(self.progress.stale if parallel.is_main() else 0, self.device))
+        # Time spent on validation is not training time: speeds and times left speak of updates.
+        self._clock = time.monotonic() - self.progress.seconds
+        self._save()
+        self._clock = time.monotonic() - self.progress.seconds
+
+    def _validate(self) -> None:
+        assert self.validate is not None
+        progress = self.progress
+        with swapped(self.model, None if self.average is None else self.average.tensors):
+            self.model.eval()
+            metrics = self.validate(self.model)
+            better = is_better(self.metric, metrics, progress.best)
+            if better:
+                progress.best, progress.best_step, progress.stale = metrics, progress.step, 0
+                self.store.save_best(self.model, progress.step, metrics)
+            else:
+                progress.stale += 1
+            self.model.train()
+        self.log.validation(
+            {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3), **metrics}, better
+        )
+
+    def _save(self) -> None:
+        states = parallel.gather(torch.get_rng_state().to(self.device))
+        random = {f"cpu.{i}": x.cpu() for i, x in enumerate(states)}
+        if self.device.type == "cuda":
+            own = torch.cuda.get_rng_state(self.device).to(self.device)
+            random |= {f"cuda.{i}": x.cpu() for i, x in enumerate(parallel.gather(own))}
+        if parallel.is_main():
+            groups = {
+                "model": {name: p.detach() for name, p in self.model.named_parameters()},
+                "optimizer": self.optimizer.state_tensors(),
+                "random": random,
+            }
+            if self.average is not None:
+                groups["ema"] = self.average.tensors
+            meta = {
+                "progress": vars(self.progress),
+                "window": vars(self._window),
+                "loader": dict(self.loader.state_dict()),
+                "world_size": parallel.world_size(),
+            }
+            self.store.save_step(self.progress.step, groups, meta)
+        parallel.barrier()
+
+
+@dataclass
+class _Window:
+    """Sums since the last log line."""
+
+    loss: float = 0.0
+    count: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+
+def is_better(metric: str, new: dict[str, float], best: dict[str, float]) -> bool:
+    """Whether new beats best by this metric; anything beats nothing."""
+    if not best:
+        return True
+    sign = -1 if metric in ("valid_loss", "perplexity", "bits_per_byte") else 1
+    return sign * new[metric] > sign * best[metric]
+
+
+def _compile_features(model: torch.nn.Module, log: RunLog) -> None:
+    """Compile the forward pass in place. Compilation happens at the first call: if it fails, say so once and go on."""
+    eager = model.features
+    compiled = torch.compile(eager, dynamic=True)
+
+    def features(*args: object, **inputs: object) -> Tensor:
+        try:
+            return compiled(*args, **inputs)
+        except Exception as error:
+            log.say(f"torch.compile does not work here ({type(error).__name__}); going on without it")
+            model.features = eager  # type: ignore[assignment]
+            return eager(*args, **inputs)  # type: ignore[operator]
+
+    model.features = features  # type: ignore[assignment]
