@@ -14,7 +14,7 @@ __all__ = ["Recipe", "Translator", "TripelError", "load", "train"]
 
 if TYPE_CHECKING:
     from tripel.errors import TripelError
-    from tripel.pipelines import load
+    from tripel.pipelines.load import load
     from tripel.pipelines.translate import Translator
     from tripel.recipe import Recipe
     from tripel.run import train
@@ -23,7 +23,7 @@ _HOMES = {
     "Recipe": "tripel.recipe",
     "Translator": "tripel.pipelines.translate",
     "TripelError": "tripel.errors",
-    "load": "tripel.pipelines",
+    "load": "tripel.pipelines.load",
     "train": "tripel.run",
 }
 

@@ -86,23 +86,32 @@ def translate(
     top_p: Annotated[float | None, typer.Option(help="For --sample.")] = None,
     min_p: Annotated[float | None, typer.Option(help="For --sample.")] = None,
     seed: Annotated[int | None, typer.Option(help="For --sample.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Every answer begins with this.")] = None,
+    prefix: Annotated[str, typer.Option(help="Every answer to a text given as argument begins with this.")] = "",
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they are found.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Translate texts, files, or lines of standard input; one answer a line."""
-    from tripel.pipelines.files import translate_files
+    from tripel.pipelines import files
+    from tripel.pipelines.load import load
 
     settings = {
         "beam": beam, "n_best": n_best, "sample": sample or None, "temperature": temperature, "top_k": top_k,
         "top_p": top_p, "min_p": min_p, "seed": seed,
     }
-    chosen = {name: value for name, value in settings.items() if value is not None}
-    chosen |= _key_values(overrides)
-    translate_files(
-        run, texts=text, input=input, output=output, format=format, settings=chosen, prefix=prefix, stream=stream,
-        console=_err,
-    )
+    chosen = {name: value for name, value in settings.items() if value is not None} | _key_values(overrides)
+    if text and input is not None:
+        raise InputError("texts and --input exclude each other", given=input, mend="leave one of them out")
+    translator = load(run)
+    with files.writing(output) as out:
+        if text and not stream:
+            files.translate_texts(translator, text, out, console=_err, prefix=prefix, settings=chosen)
+            return
+        with files.reading(input) as lines:
+            if stream:
+                texts = text or (line.rstrip("\r\n") for line in lines)
+                files.stream_texts(translator, texts, out, prefix=prefix, settings=chosen)
+            else:
+                files.translate_stream(translator, lines, out, line_format=format, settings=chosen)
 
 
 @app.command()
@@ -207,9 +216,14 @@ def data_get(
     directory: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; the user's cache by default.")] = None,
 ) -> None:
     """Download a data set, resuming where an earlier download stopped, and check it."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     from tripel.data.known import get
 
-    _err.print(f"{name} is in {get(name, directory, console=_err)}", highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=_err) as progress:
+        folder = get(name, directory, progress=progress)
+    _err.print(f"{name} is in {folder}", highlight=False)
 
 
 def _key_values(overrides: list[str] | None) -> dict[str, Any]:

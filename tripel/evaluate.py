@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 
 from tripel.data.parallel import load_parallel
 from tripel.errors import CheckpointError, InputError
-from tripel.pipelines import load
+from tripel.pipelines.load import load
 from tripel.recipe import Recipe
 from tripel.storage import atomic_write
 from tripel.tasks.scores import TranslationScores, score_translations

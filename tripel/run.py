@@ -19,7 +19,7 @@ from tripel.data.batch import Batch
 from tripel.data.checks import DataReport
 from tripel.data.corpus import Corpus, encode_corpus, report_unknown, sampled_corpus
 from tripel.data.loader import Loader
-from tripel.data.parallel import Splits, load_splits
+from tripel.data.parallel import ParallelText, Splits, load_splits
 from tripel.errors import CheckpointError, DataError, RecipeError
 from tripel.models.build import build, count_parameters
 from tripel.models.encoder_decoder import EncoderDecoder
@@ -167,7 +167,10 @@ class _Run:
 
     def save_best(self, model: EncoderDecoder, step: int, metrics: dict[str, float]) -> None:
         card = model_card(self.recipe, check_cell(self.recipe), model, step, metrics, self.command)
-        checkpoint.save_run(self.out, model, self.tokenizers, recipe_yaml=self.recipe.to_yaml(), card=card)
+        search = {"num_beams": self.recipe.decode.beam, "length_penalty": self.recipe.decode.length_penalty}
+        checkpoint.save_run(
+            self.out, model, self.tokenizers, recipe_yaml=self.recipe.to_yaml(), card=card, search=search
+        )
 
     def save_snapshot(self, step: int, tensors: dict[str, Tensor]) -> None:
         folder = self.out / SNAPSHOTS
@@ -193,17 +196,16 @@ class _Run:
         train, report = splits.train, splits.report
         plain = encode_corpus(train, self.tokenizers)
         report_unknown(report, train, plain, self.tokenizers, self.recipe.data)
-        longest = max(int(plain.source_lengths.max()), int(plain.target_lengths.max())) + 1
-        if longest > self.recipe.model.max_len:
-            at = int(np.argmax(np.maximum(plain.source_lengths, plain.target_lengths)))
-            raise DataError(
-                "a training pair is longer than the model can read",
-                given=f"{longest} tokens at {train.place(at)}",
-                expected=f"at most model.max_len = {self.recipe.model.max_len}",
-                mend=f"raise model.max_len to {longest} or more, or lower data.max_words",
-            )
         dropout, seed = self.recipe.tokenizer.dropout, self.recipe.train.seed
-        return sampled_corpus(train, self.tokenizers, dropout=dropout, seed=seed), report
+        draw = sampled_corpus(train, self.tokenizers, dropout=dropout, seed=seed)
+
+        def of_epoch(epoch: int) -> Corpus:  # BPE dropout makes sequences longer, each epoch anew
+            corpus = draw(epoch)
+            _require_fit(corpus, train, self.recipe.model.max_len)
+            return corpus
+
+        _require_fit(plain, train, self.recipe.model.max_len)
+        return of_epoch, report
 
     def _loader(self, make_corpus: Callable[[int], Corpus]) -> Loader[Corpus, Batch]:
         config, vocabulary = self.recipe.train, self.vocabulary
@@ -279,6 +281,19 @@ class _Run:
             log.say(f"{result.reason} at step {progress.step} after {progress.seconds / 60:.1f} minutes of training")
         log.say(f"the model is in {self.out}")
         return RunResult(self.out, result.reason, progress.step, metrics)
+
+
+def _require_fit(corpus: Corpus, text: ParallelText, max_len: int) -> None:
+    """Refuse a corpus with a pair that the model cannot read whole."""
+    lengths = np.maximum(corpus.source_lengths, corpus.target_lengths) + 1
+    at = int(lengths.argmax())
+    if lengths[at] > max_len:
+        raise DataError(
+            "a training pair is longer than the model can read",
+            given=f"{lengths[at]} tokens at {text.place(at)}",
+            expected=f"at most model.max_len = {max_len}",
+            mend=f"raise model.max_len to {lengths[at]} or more, or lower data.max_words",
+        )
 
 
 def _snapshots(folder: Path) -> dict[int, Path]:

@@ -111,9 +111,10 @@ def test_the_best_candidates_are_those_of_a_full_sort(seed, groups, width, vocab
     n = min(k, width * vocab)
     values, rows, tokens = top_candidates(logits.clone(), offset, groups, k)
     torch.testing.assert_close(values, expected.values[:, :n])
-    chosen = (logits + offset[:, None]).view(groups, width, vocab)[torch.arange(groups)[:, None], rows, tokens]
-    assert torch.equal(chosen, values)
     finite = values > -math.inf
+    rows, tokens = rows.where(finite, 0), tokens.where(finite, 0)
+    chosen = (logits + offset[:, None]).view(groups, width, vocab)[torch.arange(groups)[:, None], rows, tokens]
+    assert torch.equal(chosen[finite], values[finite])
     places = (rows * vocab + tokens).masked_fill(~finite, -1)
     assert all(len(set(line)) == len(line) for line in ([p for p in ps if p >= 0] for ps in places.tolist()))
 

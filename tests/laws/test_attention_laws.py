@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripel.inspection.taps import Recorder
-from tripel.nn.attention import EXPLICIT_KEYS, Attention, AttentionConfig, CrossAttention, Memory
+from tripel.nn.attention import EXPLICIT_KEYS, WHOLE_QUERIES, Attention, AttentionConfig, CrossAttention, Memory
 
 D, HEADS = 8, 2
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
-KEYS = pytest.mark.parametrize("n_keys", [7, EXPLICIT_KEYS, EXPLICIT_KEYS + 1, EXPLICIT_KEYS + 40])
+# Both sides of each border between kernels.
+LENGTHS = [3, WHOLE_QUERIES - 1, WHOLE_QUERIES, 16, EXPLICIT_KEYS, EXPLICIT_KEYS + 1, EXPLICIT_KEYS + 40]
+KEYS = pytest.mark.parametrize("n_keys", LENGTHS)
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 
 
@@ -93,8 +95,9 @@ def test_dropout_acts_while_training_only():
 
 
 @KEYS
-def test_cross_attention_ignores_the_padding_of_the_memory(n_keys):
-    cross, x_NTD, memory_BSD = cross_attention(), numbers(2, 3, D), numbers(2, n_keys, D, seed=2)
+@pytest.mark.parametrize("n_queries", [1, 3, WHOLE_QUERIES])
+def test_cross_attention_ignores_the_padding_of_the_memory(n_queries, n_keys):
+    cross, x_NTD, memory_BSD = cross_attention(), numbers(2, n_queries, D), numbers(2, n_keys, D, seed=2)
     lengths = [n_keys, n_keys // 2]
     valid_BS = torch.arange(n_keys) < torch.tensor(lengths)[:, None]
     y_NTD = cross(x_NTD, cross.read(memory_BSD.masked_fill(~valid_BS[..., None], 9.0)), valid_BS=valid_BS)

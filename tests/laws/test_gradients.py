@@ -7,9 +7,9 @@ from torch.autograd import gradcheck
 
 from tripel.data.batch import IGNORE
 from tripel.nn import MIXERS, build_mixer
-from tripel.nn.attention import AttentionConfig, CrossAttention
+from tripel.nn.attention import WHOLE_QUERIES, AttentionConfig, CrossAttention
 from tripel.nn.block import Block, FeedForward, Wiring
-from tripel.nn.dropout import dropout
+from tripel.nn.dropout import add_dropout, dropout
 from tripel.training.loss import cross_entropy_sum, r_drop_sum
 
 D, V = 4, 7
@@ -26,7 +26,8 @@ def check(module, run, *inputs):
 
     def f(*tensors):
         weights = dict(zip(names, tensors[len(inputs) :], strict=True))
-        return torch.func.functional_call(_Runner(module, run), {f"module.{n}": w for n, w in weights.items()}, tensors[: len(inputs)])
+        named = {f"module.{name}": weight for name, weight in weights.items()}
+        return torch.func.functional_call(_Runner(module, run), named, tensors[: len(inputs)])
 
     assert gradcheck(f, (*inputs, *parameters))
 
@@ -40,14 +41,27 @@ class _Runner(torch.nn.Module):
         return self.run(self.module, *inputs)
 
 
+@pytest.mark.parametrize("length", [3, WHOLE_QUERIES + 1])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(("kind", "causal"), ROWS)
-def test_a_mixers_gradients_are_those_of_finite_differences(kind, causal, padded):
+def test_a_mixers_gradients_are_those_of_finite_differences(kind, causal, padded, length):
     torch.manual_seed(0)
     mixer = build_mixer(MIXERS[kind].example(), D, causal=causal).double()
-    valid_BT = torch.tensor([[True] * 3, [True, True, False]]) if padded else None
-    real_BT = torch.ones(2, 3, dtype=torch.bool) if valid_BT is None else valid_BT
-    check(mixer, lambda m, x: m(x, valid_BT=valid_BT)[real_BT], numbers(2, 3, D))
+    valid_BT = torch.arange(length) < torch.tensor([[length], [length - 1]]) if padded else None
+    real_BT = torch.ones(2, length, dtype=torch.bool) if valid_BT is None else valid_BT
+    check(mixer, lambda m, x: m(x, valid_BT=valid_BT)[real_BT], numbers(2, length, D))
+
+
+@pytest.mark.parametrize("length", [3, WHOLE_QUERIES + 1])
+def test_the_gradients_of_attention_with_dropout_are_those_of_the_draw_that_was_used(length):
+    torch.manual_seed(0)
+    mixer = build_mixer(AttentionConfig(n_heads=2, dropout=0.4), D, causal=True).double().train()
+
+    def run(mixer, x_BTD):
+        torch.manual_seed(1)
+        return mixer(x_BTD)
+
+    check(mixer, run, numbers(1, length, D))
 
 
 @pytest.mark.parametrize("kind", MIXERS)
@@ -150,3 +164,16 @@ def test_dropout_keeps_the_expectation_and_passes_gradients_where_it_kept(rate):
     deviation_of_mean = (rate / (1 - rate) / x.numel()) ** 0.5
     assert abs(y.mean().item() - 1) < 5 * deviation_of_mean
     assert abs((y == 0).float().mean().item() - rate) < 1 / 256 + 5 * (rate * (1 - rate) / x.numel()) ** 0.5
+
+
+def test_adding_a_dropped_out_branch_is_adding_what_dropout_gives():
+    x, y = numbers(4, 9), numbers(4, 9, seed=2)
+    torch.manual_seed(0)
+    together = add_dropout(x, y, 0.3)
+    torch.manual_seed(0)
+    apart = x + dropout(y, 0.3)
+    torch.testing.assert_close(together, apart)
+    weight = numbers(4, 9, seed=3).detach()
+    torch.testing.assert_close(
+        torch.autograd.grad((together * weight).sum(), (x, y)), torch.autograd.grad((apart * weight).sum(), (x, y))
+    )

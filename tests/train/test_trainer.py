@@ -126,15 +126,14 @@ def test_metrics_say_what_was_done(tmp_path):
     for record in training:
         assert record["lr"] == optim.lr * schedule_factor(optim, record["step"], 6)
         assert record["grad_norm"] > 0 and record["tokens_per_second"] > 0 and record["seconds"] >= 0
-    source_tokens = int((corpus.source_lengths + 1)[plan.steps[0][0]].sum())
-    first = sum(int((corpus.source_lengths + 1)[micro].sum()) for micro in plan.steps[0]) + plan.target_tokens[0].sum()
-    assert training[0]["tokens"] == first >= source_tokens
+    source_tokens = sum(int((corpus.source_lengths + 1)[micro].sum()) for micro in plan.steps[0])
+    assert training[0]["tokens"] == source_tokens + plan.target_tokens[0].sum()
     assert [(v["step"], v["bleu"]) for v in validations] == [(6, 3.0)]
 
 
 def test_the_reported_loss_is_per_predicted_token_over_all_updates_since_the_last_line(tmp_path):
     """With a learning rate of almost nothing the weights stand still, and the loss can be computed beside it."""
-    corpus, log = Corpus(), file_log(tmp_path, 4)
+    corpus, log = Corpus(60), file_log(tmp_path, 4)
     optim = OptimConfig(lr=1e-30, warmup_steps=0)
     loader = make_loader(lambda epoch: corpus)
     plan = loader.plan(0)[1]
@@ -428,7 +427,7 @@ def test_a_compiler_that_fails_is_mentioned_once_and_training_goes_on(monkeypatc
     log.say = said.append
     compiled = make_trainer(compile=True, log=log)
     assert compiled.fit().reason == "finished"
-    assert len(said) == 1 and "torch.compile does not work here" in said[0]
+    assert sum("torch.compile does not work here" in message for message in said) == 1
     plain = make_trainer()
     plain.fit()
     assert same(weights(plain.model), weights(compiled.model))

@@ -93,7 +93,8 @@ def make_trainer(
 ):
     """A trainer for six updates in float32 unless told otherwise."""
     config = TrainConfig(**{"steps": 6, "valid_every": 100, "precision": "float32", **train})
-    loader = loader or make_loader(lambda epoch, corpus=Corpus(): corpus)
+    corpus = Corpus()
+    loader = loader or make_loader(lambda epoch: corpus)
     return Trainer(
         model or small_model(),
         loader,

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 64
 """Tokens whose maximum is taken first. The k best tokens lie in the k chunks with the greatest maxima."""
 
+_ROWS_AT_ONCE = 32
+"""Rows whose exponentials fit the second-level cache with a vocabulary of some ten thousand tokens."""
+
+_SAFE = 75.0
+"""Between -this and this, exp and the sum of a vocabulary of them neither overflow nor vanish in float32."""
+
 
 def log_normaliser(logits_NV: Tensor) -> Tensor:
     """log sum exp of every row (N,), float32."""
-    return logits_NV.logsumexp(-1).float()
+    logits_NV = logits_NV.float()
+    best_N = logits_NV.amax(-1)
+    if logits_NV.device.type != "cpu" or float(best_N.max()) > _SAFE or float(best_N.min()) < -_SAFE:
+        return logits_NV.logsumexp(-1)
+    # The usual logits need no shift, which saves two passes and memory the size of the logits.
+    buffer = torch.empty(min(_ROWS_AT_ONCE, len(logits_NV)), logits_NV.shape[1])
+    sums = [torch.exp(rows, out=buffer[: len(rows)]).sum(-1) for rows in logits_NV.split(_ROWS_AT_ONCE)]
+    return torch.cat(sums).log_()
+
+
+def best_token(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest logit of every row and its token: max over the vocabulary, several times as fast on CPU."""
+    chunks_NGC = _chunks(logits_NV)
+    best_N, chunk_N = chunks_NGC.amax(-1).max(-1)
+    within_N = chunks_NGC[torch.arange(len(chunk_N), device=chunk_N.device), chunk_N].argmax(-1)
+    return best_N, chunk_N * CHUNK + within_N
 
 
 def top_candidates(logits_NV: Tensor, offset_N: Tensor, n_groups: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,7 +44,23 @@ def top_candidates(logits_NV: Tensor, offset_N: Tensor, n_groups: int, k: int) -
     Rows of one group are neighbours, equally many in every group. Returns values, row within the group and token, each
     (n_groups, K) with K = min(k, rows of a group * V).
     """
+    (N, V), B = logits_NV.shape, n_groups
+    chunks_NGC = _chunks(logits_NV)
+    n_chunks = chunks_NGC.shape[1]
+    maxima_BR = (chunks_NGC.amax(-1).float() + offset_N[:, None]).view(B, -1)
+    chosen_BQ = maxima_BR.topk(min(k, maxima_BR.shape[1]), sorted=False).indices
+    values_BQC = chunks_NGC.reshape(B, -1, CHUNK).gather(1, chosen_BQ[:, :, None].expand(-1, -1, CHUNK)).float()
+    row_BQ = torch.div(chosen_BQ, n_chunks, rounding_mode="floor")
+    values_BQC += offset_N.view(B, -1).gather(1, row_BQ)[:, :, None]
+    values_BK, place_BK = values_BQC.flatten(1).topk(min(k, N // B * V))
+    place_in_BK = torch.div(place_BK, CHUNK, rounding_mode="floor")
+    token_BQ = (chosen_BQ - row_BQ * n_chunks) * CHUNK
+    return values_BK, row_BQ.gather(1, place_in_BK), token_BQ.gather(1, place_in_BK) + place_BK % CHUNK
+
+
+def _chunks(logits_NV: Tensor) -> Tensor:
+    """The logits (N, G, CHUNK), a view when the vocabulary is a multiple of CHUNK; else filled up with -inf."""
     N, V = logits_NV.shape
-    scores_BW = (logits_NV + offset_N[:, None]).view(n_groups, -1)
-    values_BK, index_BK = scores_BW.topk(min(k, scores_BW.shape[1]))
-    return values_BK, torch.div(index_BK, V, rounding_mode="floor"), index_BK % V
+    if V % CHUNK:
+        logits_NV = F.pad(logits_NV, (0, -V % CHUNK), value=-math.inf)
+    return logits_NV.view(N, -1, CHUNK)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from tripel.decode.candidates import best_token, log_normaliser
 from tripel.decode.constraints import Constraints, penalise_repetition
 from tripel.decode.sampling import draw, filter_logits
 from tripel.decode.search import Choice, DecodeConfig, Hypothesis, Prompt, Search, to_tensor, worth_dropping
@@ -93,8 +94,8 @@ class Greedy(_PathSearch):
         return self._advance(logits_NV)
 
     def _choose(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
-        best_N, tokens_N = logits_NV.max(-1)
-        return tokens_N, best_N - logits_NV.logsumexp(-1)
+        best_N, tokens_N = best_token(logits_NV)
+        return tokens_N, best_N - log_normaliser(logits_NV)
 
 
 class Sample(_PathSearch):

@@ -26,6 +26,7 @@ from tripel.checkpoint import (
 from tripel.errors import CheckpointError, FormatError
 from tripel.hf import FORMAT_OF_KIND, FORMATS, Format
 from tripel.hf.assemble import assemble
+from tripel.hf.sentencepiece import SOURCE_MODEL, marian_tokenizers
 from tripel.models.config import Vocabulary
 from tripel.models.encoder_decoder import EncoderDecoder
 from tripel.storage import atomic_folder, read_json, read_tensors
@@ -185,9 +186,15 @@ def _format_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Format]:
 def _tokenizers(folder: Path) -> tuple[TokenizerPair | None, tuple[str, ...]]:
     if (folder / TOKENIZER_FILES[0]).exists():
         return TokenizerPair.load(folder), ()
+    reason = f"{folder} has no {TOKENIZER_FILES[0]}"
+    if (folder / SOURCE_MODEL).exists():
+        try:
+            return marian_tokenizers(folder), ()
+        except FormatError as error:
+            reason = f"{error.what} ({error.given})"
     note = (
-        f"{folder} has no {TOKENIZER_FILES[0]}: only the weights were taken over; put the model's tokenizer, in the "
-        f"format of the `tokenizers` library, into the new folder as {TOKENIZER_FILES[0]} before translating"
+        f"{reason}: only the weights were taken over; put the model's tokenizer, in the format of the `tokenizers` "
+        f"library, into the new folder as {TOKENIZER_FILES[0]} before translating"
     )
     return None, (note,)
 

@@ -311,7 +311,7 @@ def _take_embeddings(theirs: MarianSettings, rest: dict[str, Tensor]) -> tuple[d
 
 
 def _require_equal(option: str, a: Tensor | None, b: Tensor | None) -> None:
-    if a is not None and b is not None and not torch.equal(a, b):
+    if a is not None and b is not None and a is not b and not torch.equal(a, b):
         raise FormatError(
             f"config.json says {option}: true, but the weights have different matrices for it",
             given=f"matrices of shapes {list(a.shape)} and {list(b.shape)}",

@@ -1,1 +1,1 @@
-"""."""
+"""Looking inside: recorders of named intermediate tensors."""

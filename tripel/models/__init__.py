@@ -1,1 +1,1 @@
-"""."""
+"""Models: configs, skeletons, and named sizes."""

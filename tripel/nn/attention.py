@@ -15,9 +15,12 @@ from tripel.config import Config
 from tripel.nn.dropout import dropout
 from tripel.nn.linear import FusedLinear
 from tripel.nn.mixer import Mixer, State, Taps
+from tripel.nn.short_attention import short_attention
 
 # Up to this many keys the explicit product beats the flash kernel on CPU, whose backward is all overhead there.
 EXPLICIT_KEYS = 160
+# From this many queries on it is a sequence that is read, not beams that take a step: worth padding its keys.
+WHOLE_QUERIES = 8
 
 
 class AttentionConfig(Config):
@@ -264,6 +267,9 @@ def attend(
             q_BHTE, k_BHSE, v_BHSE, attn_mask=allowed, dropout_p=rate, is_causal=causal
         )
     with torch.autocast("cpu", enabled=False):  # its float32 softmax would copy the scores twice
+        if T >= WHOLE_QUERIES and (allowed is None or allowed.dtype == torch.bool):
+            k_BHSE, v_BHSE = k_BHSE.to(q_BHTE.dtype), v_BHSE.to(q_BHTE.dtype)
+            return short_attention(q_BHTE, k_BHSE, v_BHSE, causal=causal, allowed=allowed, rate=rate)
         weights_BHTS = _weights(q_BHTE, k_BHSE.to(q_BHTE.dtype), causal=causal, allowed=allowed)
         weights_GTS, v_GSE = dropout(weights_BHTS, rate).view(B * H, T, S), v_BHSE.to(q_BHTE.dtype).reshape(B * H, S, E)
         return torch.bmm(weights_GTS, v_GSE).view(B, H, T, E)

@@ -50,7 +50,7 @@ class Dropout(nn.Module):
 class _ByteDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
-        kept, ctx.scale = _keep(x, rate)
+        kept, ctx.scale = keep_mask(x, rate)
         ctx.save_for_backward(kept)
         return torch.mul(x, kept).mul_(ctx.scale)
 
@@ -63,7 +63,7 @@ class _ByteDropout(torch.autograd.Function):
 class _AddByteDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, rate: float) -> Tensor:
-        kept, ctx.scale = _keep(y, rate)
+        kept, ctx.scale = keep_mask(y, rate)
         ctx.save_for_backward(kept)
         return torch.addcmul(x, y, kept, value=ctx.scale)
 
@@ -73,7 +73,7 @@ class _AddByteDropout(torch.autograd.Function):
         return grad, torch.mul(grad, kept).mul_(ctx.scale), None
 
 
-def _keep(x: Tensor, rate: float) -> tuple[Tensor, float]:
+def keep_mask(x: Tensor, rate: float) -> tuple[Tensor, float]:
     """1 where an element of x is kept and 0 where it is dropped, in x's dtype; and what to multiply the kept ones by.
 
     The comparison writes over the drawn bytes: with a result of another dtype (bool) it is not vectorised and takes 25

@@ -1,1 +1,1 @@
-"""."""
+"""Pipelines: raw input in, answer out."""

@@ -1,1 +1,1 @@
-"""."""
+"""Tasks: examples to batches, and scores."""

@@ -1,10 +1,10 @@
-r"""The text form in which papers on Multi30k (and much of WMT before 2018) score: Moses' normalizer and tokenizer.
+"""The text form in which papers on Multi30k (and much of WMT before 2018) score: Moses' normalizer and tokenizer.
 
 `lower_norm_tok` gives the form of the files `*.lc.norm.tok.*` that Multi30k publishes. The order is theirs: lower-case,
 then normalize the punctuation, then tokenize. Lower-casing last gives other tokens, since the tokenizer decides about a
 full stop by the case of what follows it.
 
-    "The \u201cMcDonald\u2019s\u201d sign."  ->  the &quot; mcdonald &apos;s &quot; sign .
+    The “McDonald’s” sign.  ->  the &quot; mcdonald &apos;s &quot; sign .
 
 This is our own code for the behaviour of Moses' scripts lowercase, normalize-punctuation and tokenizer without
 options, as they were in December 2017, when Multi30k's files were made. Later versions of Moses (and ports of them)
@@ -138,7 +138,7 @@ def normalize_punctuation(text: str, *, language: str) -> str:
 
     text is one line. A quotation mark and the comma or full stops beside it change places as the language has it.
     """
-    language = _primary(language)
+    language = primary_language(language)
     text = _substitute(text, _NORMALIZATION)
     if language == "en":
         text = re.sub(r'"([,.]+)', r'\1"', text)
@@ -152,7 +152,7 @@ def normalize_punctuation(text: str, *, language: str) -> str:
 
 def moses_tokenize(text: str, *, language: str, escape: bool = True) -> list[str]:
     """The tokens of one line, as Moses' tokenizer gives them. escape: &apos; for ' and the like, as Moses writes them."""
-    language = _primary(language)
+    language = primary_language(language)
     rules = _rules()
     text = re.sub("[\x00-\x08\x0e-\x1f]", "", text)
     text = " ".join(text.split())
@@ -167,6 +167,11 @@ def moses_tokenize(text: str, *, language: str, escape: bool = True) -> list[str
     text = _part_full_stops(text, _ABBREVIATIONS.get(language, _DEFAULT_ABBREVIATIONS))
     text = re.sub(r"\.'$", " . '", text)
     return (text.translate(_ESCAPES) if escape else text).split()
+
+
+def primary_language(language: str) -> str:
+    """The language of a code without its region: de of de-AT, pt of pt_BR."""
+    return re.split("[-_]", language.strip().lower(), maxsplit=1)[0]
 
 
 def _part_full_stops(text: str, abbreviations: _Abbreviations) -> str:
@@ -254,7 +259,3 @@ def _substitute(text: str, substitutions: _Substitutions) -> str:
     for pattern, replacement in substitutions:
         text = pattern.sub(replacement, text)
     return text
-
-
-def _primary(language: str) -> str:
-    return re.split("[-_]", language.strip().lower(), maxsplit=1)[0]

@@ -1,1 +1,1 @@
-"""."""
+"""Training: the trainer and what it needs."""

@@ -9,6 +9,7 @@ the loss is 40 % of a training step, and all of it beside the three products is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,7 +118,8 @@ class _Head:
     def buffers(self, n_rows: int, parts: int) -> Tensor:
         """parts matrices (parts, R, V) that together are one chunk."""
         chunk = CHUNK_CPU if self.weight.device.type == "cpu" else CHUNK_GPU
-        rows = max(min(chunk // parts // len(self.weight), n_rows), 1)
+        n_chunks = math.ceil(n_rows * parts * len(self.weight) / chunk)
+        rows = math.ceil(n_rows / max(n_chunks, 1))  # equal chunks: a small last one would cost a product of its own
         return self.weight.new_empty(parts, rows, len(self.weight))
 
     def logits(self, h_RD: Tensor, *, out: Tensor | None = None) -> Tensor:

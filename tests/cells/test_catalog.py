@@ -1,0 +1,102 @@
+"""Named models against the papers that named them, counted on the meta device: no memory is needed."""
+
+import pytest
+import torch
+from torch import nn
+
+from tripel.models.build import build, count_parameters
+from tripel.models.catalog import CATALOG, transformer_base, transformer_big, transformer_tiny
+from tripel.models.config import Vocabulary
+from tripel.nn.embed import Positions
+from tripel.nn.linear import FusedLinear
+
+PAPER_VOCABULARY = 37_000  # Vaswani et al. 2017, section 5.1: about 37,000 shared tokens, English-German
+
+
+def on_meta(config, size=PAPER_VOCABULARY):
+    with torch.device("meta"):
+        return build(config, Vocabulary(source_size=size, target_size=size, pad_id=0, eos_id=1, start_id=2))
+
+
+def transformer_parameters(n_layers, d_model, d_ff, vocab_size):
+    """Counted from sections 3.1 to 3.4 of the paper: one shared matrix; biases on every linear map, as in its code."""
+    attention = 4 * (d_model * d_model + d_model)
+    feed_forward = d_model * d_ff + d_ff + d_ff * d_model + d_model
+    norm = 2 * d_model
+    encoder = n_layers * (attention + feed_forward + 2 * norm)
+    decoder = n_layers * (2 * attention + feed_forward + 3 * norm)
+    return vocab_size * d_model + encoder + decoder
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes", "exact", "rounded"),
+    [
+        (transformer_base, (6, 512, 2048), 63_082_496, 65e6),
+        (transformer_big, (6, 1024, 4096), 214_245_376, 213e6),
+    ],
+    ids=["base", "big"],
+)
+def test_the_2017_models_have_the_papers_parameters(config, sizes, exact, rounded):
+    """Table 3 gives 65 and 213 million, rounded, for a vocabulary of "about 37,000": equal within 3 %."""
+    n = count_parameters(on_meta(config()))
+    assert n == transformer_parameters(*sizes, PAPER_VOCABULARY) == exact
+    assert n == pytest.approx(rounded, rel=0.03)
+
+
+def test_the_tiny_model_has_the_parameters_of_its_sizes():
+    assert count_parameters(on_meta(transformer_tiny(), 10_000)) == transformer_parameters(4, 128, 256, 10_000)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_catalog_model_is_as_deep_and_wide_as_it_says(name):
+    config = CATALOG[name]()
+    model = on_meta(config)
+    assert len(model.encoder.blocks) == config.encoder.n_layers
+    assert len(model.decoder.blocks) == config.decoder.n_layers
+    assert model.target_tokens.weight.shape == (PAPER_VOCABULARY, config.d_model)
+    assert all(p.is_meta for p in model.parameters())
+
+
+def test_a_matrix_that_is_used_twice_is_owned_and_counted_once():
+    tied, separate = (on_meta(transformer_tiny().model_copy(update={"tie": tie}), 1000) for tie in ("all", "none"))
+    assert count_parameters(separate) - count_parameters(tied) == 2 * 1000 * 128
+    names = [name for name, _ in tied.named_parameters(remove_duplicate=False)]
+    assert len(names) == len(set(names)) == len(tied.state_dict())
+    assert len({id(p) for p in tied.parameters()}) == len(names)
+
+
+def test_a_fresh_model_is_initialised_as_documented():
+    torch.manual_seed(0)
+    model = build(transformer_tiny(), Vocabulary(source_size=4000, target_size=4000, pad_id=0, eos_id=1, start_id=2))
+    embedding = model.target_tokens.weight
+    assert embedding.std().item() == pytest.approx(128**-0.5, rel=0.02)
+    assert (embedding[0] == 0).all()
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            assert (module.bias == 0).all()
+            for part in module.parts() if isinstance(module, FusedLinear) else [module.weight]:
+                bound = (6 / sum(part.shape)) ** 0.5  # Glorot & Bengio 2010, equation 16
+                assert bound * 0.95 < part.abs().max() <= bound
+                assert part.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("order", ["halves", "interleaved"])
+@pytest.mark.parametrize("width", [6, 8])
+def test_sinusoids_are_those_of_section_3_5(order, width):
+    table_TD = Positions("sinusoidal", 50, width, order=order).weight
+    for position in (0, 1, 17, 49):
+        for i in range(width // 2):
+            angle = torch.tensor(position / 10000 ** (2 * i / width), dtype=torch.float64)
+            sine, cosine = (2 * i, 2 * i + 1) if order == "interleaved" else (i, width // 2 + i)
+            assert table_TD[position, sine].item() == pytest.approx(angle.sin().item(), abs=1e-6)
+            assert table_TD[position, cosine].item() == pytest.approx(angle.cos().item(), abs=1e-6)
+
+
+def test_positions_may_start_anywhere_and_differ_by_row():
+    positions, x_BTD = Positions("sinusoidal", 20, 8, order="halves"), torch.randn(3, 4, 8)
+    starts = [0, 5, 16]
+    together = positions(x_BTD, torch.tensor(starts))
+    for row, start in enumerate(starts):
+        expected = x_BTD[row] + positions.weight[start : start + 4]
+        assert torch.equal(together[row], expected)
+        assert torch.equal(positions(x_BTD[row : row + 1], start)[0], expected)

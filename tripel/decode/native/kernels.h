@@ -1,0 +1,251 @@
+// Kernels of the native decoder: one thread, float32 arithmetic, weights packed into panels.
+// Vectors are GCC/Clang vector extensions, so the same source serves AVX-512, AVX2 and NEON.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, VECTORS = 4;  // 6 x 4 accumulators + 4 weights of 32 registers
+#elif defined(__AVX__)
+constexpr int LANES = 8, VECTORS = 2;  // 6 x 2 accumulators + 2 weights of 16 registers
+#else
+constexpr int LANES = 4, VECTORS = 4;
+#endif
+constexpr int PANEL = LANES * VECTORS;  // columns of a weight that are stored and computed together
+constexpr int ROWS = 6;                 // rows of a tile
+
+typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef int32_t IntVec __attribute__((vector_size(LANES * 4), aligned(4)));
+
+// A linear map. weight: [columns / PANEL][depth][PANEL], float32 or bfloat16; bias: as many columns, filled up.
+struct Linear {
+    const void* weight;
+    const float* bias;
+    int64_t columns, depth;
+    bool half;
+};
+
+inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
+inline Vec splat(float x) { return Vec{} + x; }
+
+inline Vec load_weight(const float* p) { return load(p); }
+inline Vec load_weight(const uint16_t* p) {  // bfloat16 is the upper half of float32
+    typedef uint16_t Half __attribute__((vector_size(LANES * 2), aligned(2)));
+    IntVec wide = __builtin_convertvector(*reinterpret_cast<const Half*>(p), IntVec);
+    return (Vec)(wide << 16);
+}
+
+// exp(x) to 2e-7 relative (Cephes' polynomial on [-ln2/2, ln2/2]); 0 below -87.
+inline Vec exponential(Vec x) {
+    x = x > 88.0f ? splat(88.0f) : x;
+    Vec tiny = x < -87.0f ? splat(0.0f) : splat(1.0f);
+    x = x < -87.0f ? splat(-87.0f) : x;
+    Vec shifted = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: the integer ends in the low bits
+    Vec whole = shifted - 12582912.0f;
+    Vec r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Vec y = splat(1.9875691500e-4f);
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
+    IntVec scale = ((IntVec)shifted << 23) + (127 << 23);  // the constant's own bits are shifted out
+    return y * (Vec)scale * tiny;
+}
+
+inline float total(Vec x) {
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += x[i];
+    return sum;
+}
+
+inline float greatest(const float* p, int64_t n) {  // n a multiple of LANES
+    Vec best = load(p);
+    for (int64_t i = LANES; i < n; i += LANES) {
+        Vec x = load(p + i);
+        best = x > best ? x : best;
+    }
+    float value = best[0];
+    for (int i = 1; i < LANES; i++) value = std::max(value, best[i]);
+    return value;
+}
+
+inline float dot(const float* a, const float* b, int64_t n) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+// One tile: M rows of the input times one panel, left in `out` [M][PANEL].
+template <int M, class Weight>
+inline void tile(const float* input, int64_t stride, const Weight* weight, const float* bias, int64_t depth, float* out) {
+    Vec sums[M][VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        Vec b = load(bias + v * LANES);
+        for (int m = 0; m < M; m++) sums[m][v] = b;
+    }
+    for (int64_t k = 0; k < depth; k++, weight += PANEL) {
+        Vec w[VECTORS];
+        for (int v = 0; v < VECTORS; v++) w[v] = load_weight(weight + v * LANES);
+        for (int m = 0; m < M; m++) {
+            Vec x = splat(input[m * stride + k]);
+            for (int v = 0; v < VECTORS; v++) sums[m][v] += x * w[v];
+        }
+    }
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < VECTORS; v++) store(out + m * PANEL + v * LANES, sums[m][v]);
+}
+
+// Every tile of input (rows x depth) times a linear map; finish(row, n_rows, column, tile) receives each. A panel of the
+// weight stays in the cache while all rows pass it.
+template <class Weight, class Finish>
+inline void multiply_as(const float* input, int64_t stride, int64_t rows, const Linear& map, Finish&& finish) {
+    alignas(64) float out[ROWS * PANEL];
+    for (int64_t column = 0; column < map.columns; column += PANEL) {
+        const Weight* weight = static_cast<const Weight*>(map.weight) + column * map.depth;
+        const float* bias = map.bias + column;
+        for (int64_t row = 0; row < rows; row += ROWS) {
+            const float* x = input + row * stride;
+            int n = static_cast<int>(std::min<int64_t>(ROWS, rows - row));
+            switch (n) {
+                case 1: tile<1>(x, stride, weight, bias, map.depth, out); break;
+                case 2: tile<2>(x, stride, weight, bias, map.depth, out); break;
+                case 3: tile<3>(x, stride, weight, bias, map.depth, out); break;
+                case 4: tile<4>(x, stride, weight, bias, map.depth, out); break;
+                case 5: tile<5>(x, stride, weight, bias, map.depth, out); break;
+                default: tile<ROWS>(x, stride, weight, bias, map.depth, out);
+            }
+            finish(row, n, column, out);
+        }
+    }
+}
+
+template <class Finish>
+inline void multiply(const float* input, int64_t stride, int64_t rows, const Linear& map, Finish&& finish) {
+    if (map.half) multiply_as<uint16_t>(input, stride, rows, map, finish);
+    else multiply_as<float>(input, stride, rows, map, finish);
+}
+
+enum Activation { NOTHING = 0, RELU = 1, GELU = 2, SILU = 3 };
+
+inline Vec activate(Vec x, Activation activation) {
+    switch (activation) {
+        case RELU: return x > 0.0f ? x : splat(0.0f);
+        case SILU: return x / (1.0f + exponential(-x));
+        case GELU:
+            for (int i = 0; i < LANES; i++) x[i] = 0.5f * x[i] * (1.0f + std::erf(x[i] * 0.70710678118654752f));
+            return x;
+        default: return x;
+    }
+}
+
+// output (rows x columns, dense) = [output +] activation(input * map). n_columns: the real ones, before filling up.
+inline void linear(const float* input, int64_t rows, const Linear& map, int64_t n_columns, float* output,
+                   Activation activation = NOTHING, bool add = false) {
+    multiply(input, map.depth, rows, map, [&](int64_t row, int n, int64_t column, const float* out) {
+        int64_t width = std::min<int64_t>(PANEL, n_columns - column);
+        for (int m = 0; m < n; m++) {
+            float* to = output + (row + m) * n_columns + column;
+            const float* from = out + m * PANEL;
+            int64_t i = 0;
+            for (; i + LANES <= width; i += LANES) {
+                Vec y = activate(load(from + i), activation);
+                store(to + i, add ? load(to + i) + y : y);
+            }
+            for (; i < width; i++) {
+                float y = activate(splat(from[i]), activation)[0];
+                to[i] = add ? to[i] + y : y;
+            }
+        }
+    });
+}
+
+// Layer normalisation (Ba et al. 2016) of each row, from x to y (which may be x).
+inline void normalise(const float* x, float* y, int64_t rows, int64_t d, const float* gain, const float* bias, float eps) {
+    for (int64_t row = 0; row < rows; row++, x += d, y += d) {
+        float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < d; i++) sum += x[i];
+        float mean = sum / d;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t i = 0; i < d; i++) squares += (x[i] - mean) * (x[i] - mean);
+        float scale = 1.0f / std::sqrt(squares / d + eps);
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) y[i] = (x[i] - mean) * scale * gain[i] + bias[i];
+    }
+}
+
+// softmax(q k^T / sqrt(E)) v of one query over n keys, every head (Vaswani 2017, eq. 1). key(s), value(s): pointers to
+// the D numbers of position s. scratch: heads * (n rounded up to LANES) numbers.
+template <class Key, class Value>
+inline void attend(const float* query, int64_t heads, int64_t E, int64_t n, Key key, Value value, float* scratch, float* y) {
+    int64_t width = (n + LANES - 1) / LANES * LANES;
+    float scale = 1.0f / std::sqrt(static_cast<float>(E));
+    for (int64_t s = 0; s < n; s++) {
+        const float* k = key(s);
+        for (int64_t h = 0; h < heads; h++) scratch[h * width + s] = dot(query + h * E, k + h * E, E) * scale;
+    }
+    for (int64_t h = 0; h < heads; h++) {
+        float* scores = scratch + h * width;
+        std::fill(scores + n, scores + width, -1e30f);
+        float best = greatest(scores, width);
+        Vec sum{};
+        for (int64_t s = 0; s < width; s += LANES) {
+            Vec e = exponential(load(scores + s) - best);
+            sum += e;
+            store(scores + s, e);
+        }
+        float inverse = 1.0f / total(sum);
+        for (int64_t s = 0; s < n; s++) scores[s] *= inverse;
+    }
+    std::fill(y, y + heads * E, 0.0f);
+    for (int64_t s = 0; s < n; s++) {
+        const float* v = value(s);
+        for (int64_t h = 0; h < heads; h++) {
+            float weight = scratch[h * width + s];
+#pragma omp simd
+            for (int64_t i = 0; i < E; i++) y[h * E + i] += weight * v[h * E + i];
+        }
+    }
+}
+
+// The k greatest values seen in one row, best first, and log sum exp of all: fed tile by tile, so that the logits of a
+// vocabulary are never written to memory.
+struct RowTop {
+    float best = -INFINITY, sum = 0;
+    int64_t n = 0;
+
+    void take(const float* logits, int32_t first, int64_t k, float* values, int32_t* tokens) {
+        float most = greatest(logits, PANEL);
+        if (most == -INFINITY) return;
+        if (most > best) {  // the running maximum keeps every exponential in range (Milakov & Gimelshein 2018)
+            sum = sum > 0 ? sum * std::exp(best - most) : 0;
+            best = most;
+        }
+        Vec sums{};
+        for (int i = 0; i < PANEL; i += LANES) sums += exponential(load(logits + i) - best);
+        sum += total(sums);
+        if (n == k && most <= values[k - 1]) return;
+        for (int i = 0; i < PANEL; i++)
+            if (logits[i] > -INFINITY && (n < k || logits[i] > values[n - 1])) insert(logits[i], first + i, k, values, tokens);
+    }
+
+    void insert(float value, int32_t token, int64_t k, float* values, int32_t* tokens) {
+        if (n < k) n++;
+        int64_t place = n - 1;
+        for (; place > 0 && values[place - 1] < value; place--) {
+            values[place] = values[place - 1];
+            tokens[place] = tokens[place - 1];
+        }
+        values[place] = value;
+        tokens[place] = token;
+    }
+
+    float normaliser() const { return best + std::log(sum); }
+};

@@ -1,0 +1,118 @@
+"""Texts, files and standard streams in; answers out, one a line. What `tripel translate` runs."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from tripel.errors import InputError, nearest
+from tripel.files import atomic_writer
+from tripel.pipelines.records import JsonLines, LineFormat, PlainLines, TsvLines
+from tripel.pipelines.translate import Translation, Translator
+
+FORMATS: dict[str, LineFormat] = {"lines": PlainLines(), "tsv": TsvLines(), "jsonl": JsonLines()}
+
+
+def translate_texts(
+    translator: Translator, texts: Sequence[str], out: TextIO, *, console: Console, prefix: str, settings: dict[str, Any]
+) -> None:
+    """Translate texts given as arguments; n-best answers come with their scores, tab-separated. What was split or
+    cleaned is told on console."""
+    for answer in translator.translate(list(texts), prefix=prefix, **settings):
+        _tell(answer, console)
+        if settings.get("n_best", 1) > 1:
+            for alternative in answer.alternatives:
+                out.write(f"{alternative.score:.4f}\t{alternative.text}\n")
+        else:
+            out.write(answer.text + "\n")
+
+
+def stream_texts(
+    translator: Translator, texts: Iterator[str] | Sequence[str], out: TextIO, *, prefix: str, settings: dict[str, Any]
+) -> None:
+    """Translate texts one by one, writing each word as soon as it is certain."""
+    for text in texts:
+        for word in translator.stream(text, prefix=prefix, **settings):
+            out.write(word)
+            out.flush()
+        out.write("\n")
+        out.flush()
+
+
+def translate_stream(
+    translator: Translator, lines: Iterator[str], out: TextIO, *, line_format: str, settings: dict[str, Any]
+) -> None:
+    """One answer for every line; an empty line for an empty line."""
+    if line_format not in FORMATS:
+        close = nearest(line_format, FORMATS)
+        raise InputError(
+            f"there is no line format {line_format!r}",
+            given=line_format,
+            expected=", ".join(FORMATS),
+            mend=f"did you mean {close}?" if close else None,
+        )
+    # At a terminal every line is answered at once; a file is read ahead, so that batches are full.
+    lookahead = {"lookahead": 1} if lines is sys.stdin and sys.stdin.isatty() else {}
+    for answer in translator.translate_lines(lines, line_format=FORMATS[line_format], **lookahead, **settings):
+        out.write(answer + "\n")
+        if lookahead:
+            out.flush()
+
+
+@contextmanager
+def reading(path: Path | None) -> Iterator[Iterator[str]]:
+    """Lines of a file (plain or .gz) or, without one, of standard input. Raises InputError for what is not UTF-8 text."""
+    if path is None:
+        stdin = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n") if hasattr(sys.stdin, "buffer") else sys.stdin
+        yield sys.stdin if sys.stdin.isatty() else _decoded(stdin, "standard input")
+        return
+    try:
+        binary = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise InputError(
+            "the input file cannot be read", given=f"{path}: {error.strerror}", expected="a readable text file",
+            mend="check the path and its permissions",
+        ) from None
+    with binary, io.TextIOWrapper(binary, encoding="utf-8", newline="\n") as file:  # type: ignore[arg-type]
+        yield _decoded(file, str(path))
+
+
+@contextmanager
+def writing(path: Path | None) -> Iterator[TextIO]:
+    """A text file that takes its place when all is written, or standard output."""
+    if path is None:
+        yield sys.stdout
+        return
+    with atomic_writer(path) as binary:
+        text = io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
+        yield text
+        text.flush()
+        text.detach()
+
+
+def _decoded(file: TextIO, name: str) -> Iterator[str]:
+    number = 0
+    try:
+        for number, line in enumerate(file, start=1):
+            yield line
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise InputError(
+            f"{name} is not UTF-8 text after line {number}", given=error, expected="text in UTF-8, plain or whole .gz",
+            mend="convert it, for example with iconv -t UTF-8",
+        ) from None
+
+
+def _tell(answer: Translation, console: Console) -> None:
+    if answer.n_cleaned:
+        console.print(f"note: {answer.n_cleaned} control or invisible characters were replaced", highlight=False)
+    if answer.split:
+        console.print(f"note: translated in {len(answer.parts)} parts", highlight=False)
+    if answer.finish_reason == "length":
+        console.print("note: a translation was ended at its length limit", highlight=False)
