@@ -1,8 +1,8 @@
 """Tripel trains, runs and looks inside every family of sequence model.
 
-    import tripel
-    model = tripel.load("runs/en-de")
-    model.translate(["Two dogs play in the snow."])
+import tripel
+model = tripel.load("runs/en-de")
+model.translate(["Two dogs play in the snow."])
 """
 
 from __future__ import annotations

@@ -30,8 +30,7 @@ def model_card(
     lines += [
         f"# {cell.family}: {task.source} to {task.target}",
         "",
-        f"Trained with [Tripel](https://pypi.org/project/tripel) for {step:,} updates of about "
-        f"{recipe.train.tokens_per_step:,} target tokens.",
+        f"Trained with Tripel for {step:,} updates of about {recipe.train.tokens_per_step:,} target tokens.",
         "",
         "| | |",
         "|---|---|",

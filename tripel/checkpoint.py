@@ -132,7 +132,7 @@ def save_run(
 
 
 def load_run(folder: str | Path) -> LoadedRun:
-    """Open a run folder. Raises CheckpointError (TokenizerError for a damaged tokenizer) when it is not one, or damaged."""
+    """Open a run folder. Raises CheckpointError when it is none or damaged (TokenizerError for its tokenizers)."""
     folder = Path(folder)
     entry = read_entry(folder)
     if not (folder / TOKENIZER_FILES[0]).exists():

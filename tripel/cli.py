@@ -59,12 +59,11 @@ def train(
 ) -> None:
     """Train a model from a recipe into a run folder."""
     from tripel.recipe import Recipe
-    from tripel.run import resumed_recipe
     from tripel.run import train as train_recipe
 
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
-    chosen = resumed_recipe(out, recipe, overrides or []) if resume else Recipe.load(recipe, overrides or [])
+    chosen = Recipe.load(recipe, overrides or [])
     command = " ".join(["tripel train", recipe, "--out", str(out), *(f"--set {o}" for o in overrides or [])])
     result = train_recipe(chosen, out, resume=resume, overwrite=overwrite, console=_err, command=command)
     if result.reason == "interrupted":
@@ -95,8 +94,14 @@ def translate(
     from tripel.pipelines.load import load
 
     settings = {
-        "beam": beam, "n_best": n_best, "sample": sample or None, "temperature": temperature, "top_k": top_k,
-        "top_p": top_p, "min_p": min_p, "seed": seed,
+        "beam": beam,
+        "n_best": n_best,
+        "sample": sample or None,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "seed": seed,
     }
     chosen = {name: value for name, value in settings.items() if value is not None} | _key_values(overrides)
     if text and input is not None:
@@ -140,7 +145,7 @@ def import_(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to write.")],
 ) -> None:
     """Read a Hugging Face model (Marian) into a run folder, and check that nothing changed."""
-    from tripel.hf import import_folder
+    from tripel.hf.convert import import_folder
 
     _err.print(str(import_folder(folder, out)), highlight=False)
 
@@ -152,7 +157,7 @@ def export(
     to: Annotated[str, typer.Option("--to", help="The layout: huggingface.")] = "huggingface",
 ) -> None:
     """Write a run in another layout, and check that nothing changed."""
-    from tripel.hf import export_folder
+    from tripel.hf.convert import export_folder
 
     if to != "huggingface":
         raise InputError(f"there is no layout {to!r}", given=to, expected="huggingface", mend="use --to huggingface")
@@ -167,7 +172,12 @@ def families() -> None:
     table = Table("family", "skeleton", "mixers", "input", "task", "wiring", "HF format")
     for cell in CELLS:
         table.add_row(
-            cell.family, cell.skeleton, ", ".join(cell.mixers), cell.input, cell.task, " or ".join(cell.wirings),
+            cell.family,
+            cell.skeleton,
+            ", ".join(cell.mixers),
+            cell.input,
+            cell.task,
+            " or ".join(cell.wirings),
             cell.format or "-",
         )
     Console().print(table)

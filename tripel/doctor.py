@@ -91,7 +91,10 @@ def _facts() -> Iterator[tuple[str, str]]:
         yield "gpu", "none that this PyTorch can use"
     device = pick_device("auto")
     speed = bfloat16_speedup()
-    yield "bf16", f"{speed:.1f} times the speed of float32 on the CPU; training uses {resolve_precision('auto', device)}"
+    yield (
+        "bf16",
+        f"{speed:.1f} times the speed of float32 on the CPU; training uses {resolve_precision('auto', device)}",
+    )
     yield "compiler", _compiler() or "none: train.compile is not available, everything else is"
     for name, folder in (("disk here", Path.cwd()), ("cache", cache_folder())):
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())

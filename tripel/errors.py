@@ -1,13 +1,13 @@
 """Errors a user can mend, one small tree. Everything else is a bug of ours and keeps its traceback.
 
-    TripelError              what went wrong, what was given, what was expected, how to mend it
-    ├── RecipeError          unknown key, bad value, a combination outside the table of cells
-    ├── DataError            missing, unreadable, misaligned or unclean data; carries file and line
-    ├── TokenizerError       a tokenizer that cannot be trained, read or that does not fit the model
-    ├── CheckpointError      a run folder or checkpoint that is absent, damaged, full or in use
-    ├── InputError           text given to a model that it cannot take (too long, wrong type)
-    ├── FormatError          a model that another library's format cannot express, or a folder we cannot read
-    └── DeviceError          a device, precision or process group that is not there
+TripelError              what went wrong, what was given, what was expected, how to mend it
+├── RecipeError          unknown key, bad value, a combination outside the table of cells
+├── DataError            missing, unreadable, misaligned or unclean data; carries file and line
+├── TokenizerError       a tokenizer that cannot be trained, read or that does not fit the model
+├── CheckpointError      a run folder or checkpoint that is absent, damaged, full or in use
+├── InputError           text given to a model that it cannot take (too long, wrong type)
+├── FormatError          a model that another library's format cannot express, or a folder we cannot read
+└── DeviceError          a device, precision or process group that is not there
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ class TripelError(Exception):
     mend: what to do next, as an imperative sentence.
     """
 
-    def __init__(
-        self, what: str, *, given: object = None, expected: object = None, mend: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, given: object = None, expected: object = None, mend: str | None = None) -> None:
         self.what, self.given, self.expected, self.mend = what, given, expected, mend
         parts = [what]
         if given is not None:

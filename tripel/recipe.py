@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from tripel.config import Config
 from tripel.data.checks import DataConfig
@@ -56,6 +56,13 @@ class Recipe(Config):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     decode: DecodeConfig = DecodeConfig()
+
+    @model_validator(mode="after")
+    def _one_matrix_needs_one_vocabulary(self) -> Recipe:
+        # Two tokenizers may well have equally many tokens: the sizes that the model compares do not show it.
+        if self.model.tie == "all" and not self.tokenizer.shared:
+            raise ValueError("model.tie: all needs one vocabulary; set tokenizer.shared=true, or model.tie=target")
+        return self
 
     @classmethod
     def load(cls, name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -155,7 +162,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise RecipeError(
-            "an override must look like key=value", given=override, expected="for example train.steps=2000",
+            "an override must look like key=value",
+            given=override,
+            expected="for example train.steps=2000",
             mend="write --set section.key=value",
         )
     *parents, last = key.strip().split(".")
@@ -193,11 +202,15 @@ def _explain(error: ValidationError, origin: str) -> RecipeError:
             mend=f"did you mean {close}?" if close else "remove it",
         )
     if problem["type"] == "missing":
-        return RecipeError(f"{origin}: {key} is missing", expected=f"a value for {key}", mend=f"add {key} to the recipe")
+        return RecipeError(
+            f"{origin}: {key} is missing", expected=f"a value for {key}", mend=f"add {key} to the recipe"
+        )
     expected = problem["msg"].removeprefix("Value error, ")
     given = problem["input"] if not isinstance(problem["input"], dict) else None
     choices = problem.get("ctx", {}).get("expected")
-    close = nearest(str(given), [c.strip(" '") for c in str(choices).replace(" or ", ",").split(",")]) if choices else None
+    close = (
+        nearest(str(given), [c.strip(" '") for c in str(choices).replace(" or ", ",").split(",")]) if choices else None
+    )
     return RecipeError(
         f"{origin}: {key} cannot be used" if key else f"{origin} cannot be used",
         given=given,

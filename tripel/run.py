@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from torch import Tensor
 from tripel import checkpoint, storage
 from tripel.card import model_card
 from tripel.data.batch import Batch
-from tripel.data.checks import DataReport
 from tripel.data.corpus import Corpus, encode_corpus, report_unknown, sampled_corpus
 from tripel.data.loader import Loader
 from tripel.data.parallel import ParallelText, Splits, load_splits
@@ -59,18 +58,22 @@ def train(
 ) -> RunResult:
     """Train what a recipe describes into the folder `out`.
 
-    resume: go on from the newest whole checkpoint in `out`. overwrite: discard what is there. command: recorded in the
-    model card. Raises RecipeError, DataError, CheckpointError and DeviceError; nothing of an earlier run is lost by one.
+    resume: go on from the newest whole checkpoint in `out`, with the recipe it was started with. overwrite: discard the
+    run that is there. command: recorded in the model card. Raises RecipeError, DataError, TokenizerError,
+    CheckpointError and DeviceError; nothing of an earlier run is lost by one.
     """
     out, console = Path(out), console or Console(stderr=True)
     device = parallel.pick_device(recipe.train.device)
     parallel.begin(device)
     try:
-        _require_room(out, resume=resume, overwrite=overwrite)
+        if parallel.is_main():  # the others may arrive here when it has begun to write
+            _require_room(out, resume=resume, overwrite=overwrite)
+        if resume:
+            recipe = resumed_recipe(out, recipe)
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
         allocator.keep_memory()
-        return _Run(recipe, out, device, console, command).train(resume=resume)
+        return _Run(recipe, out, device, console, command).train(resume=resume, overwrite=overwrite)
     finally:
         parallel.end()
 
@@ -79,8 +82,8 @@ def train(
 _RESUMABLE = {"steps", "valid_every", "log_every", "average_last", "patience", "keep", "device", "threads", "compile"}
 
 
-def resumed_recipe(out: str | Path, name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe stored in a run folder, with what may change on resuming taken from the given one.
+def resumed_recipe(out: str | Path, given: Recipe) -> Recipe:
+    """The given recipe, in the precision of the run in `out`, if it differs from that run's only in what may change.
 
     Raises CheckpointError without a run, RecipeError naming every other difference.
     """
@@ -90,7 +93,6 @@ def resumed_recipe(out: str | Path, name_or_path: str, overrides: Sequence[str] 
             "there is no run to resume", given=out, expected="a folder with a recipe.yaml", mend="leave --resume out"
         )
     stored = Recipe.load(stored_file)
-    given = Recipe.load(name_or_path, overrides)
     if given.train.precision == "auto":
         given = given.model_copy(update={"train": given.train.model_copy(update={"precision": stored.train.precision})})
     old, new = _flat(stored.model_dump(mode="json")), _flat(given.model_dump(mode="json"))
@@ -118,36 +120,38 @@ class _Run:
 
     def __init__(self, recipe: Recipe, out: Path, device: torch.device, console: Console, command: str | None) -> None:
         precision = resolve_precision(recipe.train.precision, device)
-        train_config = recipe.train.model_copy(update={"precision": precision})
+        # On the CPU that was measured: all processes follow the main one's finding.
+        in_bfloat16 = parallel.any_true(parallel.is_main() and precision == "bfloat16", device)
+        train_config = recipe.train.model_copy(update={"precision": "bfloat16" if in_bfloat16 else "float32"})
         self.recipe = recipe.model_copy(update={"train": train_config})
         self.out, self.device, self.command = out, device, command
         self.console, self.quiet = console, not parallel.is_main()
 
-    def train(self, *, resume: bool) -> RunResult:
+    def train(self, *, resume: bool, overwrite: bool) -> RunResult:
         recipe, task = self.recipe, self.recipe.task
         newest = checkpoint.newest_valid(self.out) if resume else None
         started = time.monotonic()
-        splits = load_splits(recipe.data, task.source, task.target)
-        self.tokenizers = self._tokenizers(splits, resume)
-        self.vocabulary = vocabulary_of(self.tokenizers)
-        make_corpus, report = self._corpora(splits)
-        self.valid = splits.valid
-        self.valid_corpus = None if splits.valid is None else encode_corpus(splits.valid, self.tokenizers)
-        torch.manual_seed(recipe.train.seed)
-        model = build(recipe.model, self.vocabulary).to(self.device)
-        torch.manual_seed(recipe.train.seed * 1_000_003 + parallel.rank())  # each process its own dropout
+        splits, make_corpus, model = self._prepare(resume=resume, overwrite=overwrite)
         log = RunLog(
-            self.out, recipe.train.steps, console=self.console, quiet=self.quiet,
+            self.out,
+            recipe.train.steps,
+            console=self.console,
+            quiet=self.quiet,
             resume_step=None if newest is None else newest.step,
         )
         try:
             loader = self._loader(make_corpus)
-            self._introduce(log, model, splits, report, loader, time.monotonic() - started)
+            self._introduce(log, model, splits, loader, time.monotonic() - started)
             trainer = Trainer(
-                model, loader, recipe.optim, recipe.train,
+                model,
+                loader,
+                recipe.optim,
+                recipe.train,
                 label_smoothing=task.label_smoothing,
                 validate=self._validate if splits.valid is not None else None,
-                metric="bleu", store=self, log=log,
+                metric="bleu",
+                store=self,
+                log=log,
             )
             if newest is not None:
                 for reason in newest.skipped:
@@ -155,8 +159,9 @@ class _Run:
                 log.say(f"resuming from step {newest.step}")
                 saved = checkpoint.load_training(newest.folder)
                 trainer.restore(saved.groups, saved.meta)
+                self._forget_snapshots_after(newest.step)
             result = trainer.fit()
-            return self._finish(model, result, log)
+            return self._finish(trainer, result, log)
         finally:
             log.close()
 
@@ -176,36 +181,60 @@ class _Run:
         folder = self.out / SNAPSHOTS
         with storage.atomic_folder(folder / f"step-{step}") as draft:
             storage.write_tensors(draft / "model.safetensors", tensors)
-        for old in sorted(_snapshots(folder))[: -self.recipe.train.average_last]:
-            storage.remove_folder(_snapshots(folder)[old])
+        for old in list(_snapshots(folder).values())[: -self.recipe.train.average_last]:
+            storage.remove_folder(old)
+
+    def _forget_snapshots_after(self, step: int) -> None:
+        if parallel.is_main():
+            for later, folder in _snapshots(self.out / SNAPSHOTS).items():
+                if later > step:
+                    storage.remove_folder(folder)
 
     # Preparation.
 
-    def _tokenizers(self, splits: Splits, resume: bool) -> TokenizerPair:
-        """Trained on the training texts by the main process; every other process, and a resumed run, reads them."""
-        if not resume and parallel.is_main():
-            tokenizers = TokenizerPair.train(self.recipe.tokenizer, splits.train.sources, splits.train.targets)
+    def _prepare(self, *, resume: bool, overwrite: bool) -> tuple[Splits, Callable[[int], Corpus], EncoderDecoder]:
+        """Data, tokenizers, corpora, model. The folder of a new run is begun last: no error before that changes it."""
+        recipe = self.recipe
+        splits = load_splits(recipe.data, recipe.task.source, recipe.task.target)
+        begins = not resume and parallel.is_main()
+        if not resume and not begins:
+            parallel.barrier()  # the main process trains the tokenizers, all others read them
+        self.tokenizers = (
+            TokenizerPair.train(recipe.tokenizer, splits.train.sources, splits.train.targets)
+            if begins
+            else TokenizerPair.load(self.out)
+        )
+        self.vocabulary = vocabulary_of(self.tokenizers)
+        make_corpus = self._corpora(splits)
+        torch.manual_seed(recipe.train.seed)
+        model = build(recipe.model, self.vocabulary).to(self.device)
+        torch.manual_seed(recipe.train.seed * 1_000_003 + parallel.rank())  # each process its own dropout
+        if begins:
+            self._begin_folder(overwrite)
+            parallel.barrier()
+        return splits, make_corpus, model
+
+    def _begin_folder(self, overwrite: bool) -> None:
+        with storage.reporting_disk_errors(self.out, 0):
+            if overwrite and self.out.exists():
+                storage.retire_folder(self.out)
             self.out.mkdir(parents=True, exist_ok=True)
-            tokenizers.save(self.out)
+            self.tokenizers.save(self.out)
             storage.atomic_write(self.out / "recipe.yaml", self.recipe.to_yaml())
-        parallel.barrier()
-        return TokenizerPair.load(self.out)
 
-    def _corpora(self, splits: Splits) -> tuple[Callable[[int], Corpus], DataReport]:
-        """Epoch -> training corpus; and the data report with the share of unknown tokens. Refuses what is too long."""
-        train, report = splits.train, splits.report
+    def _corpora(self, splits: Splits) -> Callable[[int], Corpus]:
+        """Epoch -> training corpus. Reports the share of unknown tokens; refuses what is too long for the model."""
+        train, recipe, max_len = splits.train, self.recipe, self.recipe.model.max_len
         plain = encode_corpus(train, self.tokenizers)
-        report_unknown(report, train, plain, self.tokenizers, self.recipe.data)
-        dropout, seed = self.recipe.tokenizer.dropout, self.recipe.train.seed
-        draw = sampled_corpus(train, self.tokenizers, dropout=dropout, seed=seed)
-
-        def of_epoch(epoch: int) -> Corpus:  # BPE dropout makes sequences longer, each epoch anew
-            corpus = draw(epoch)
-            _require_fit(corpus, train, self.recipe.model.max_len)
-            return corpus
-
-        _require_fit(plain, train, self.recipe.model.max_len)
-        return of_epoch, report
+        report_unknown(splits.report, train, plain, self.tokenizers, recipe.data)
+        _require_fit(plain, train, max_len)
+        self.valid, self.valid_corpus = splits.valid, None
+        if splits.valid is not None:
+            self.valid_corpus = encode_corpus(splits.valid, self.tokenizers)
+            _require_fit(self.valid_corpus, splits.valid, max_len)
+        draw = sampled_corpus(train, self.tokenizers, dropout=recipe.tokenizer.dropout, seed=recipe.train.seed)
+        # BPE dropout makes sequences longer, each epoch anew.
+        return lambda epoch: draw(epoch).fitted(plain, max_len - 1)
 
     def _loader(self, make_corpus: Callable[[int], Corpus]) -> Loader[Corpus, Batch]:
         config, vocabulary = self.recipe.train, self.vocabulary
@@ -220,12 +249,12 @@ class _Run:
         )
 
     def _introduce(
-        self, log: RunLog, model: EncoderDecoder, splits: Splits, report: DataReport, loader: Loader, seconds: float
+        self, log: RunLog, model: EncoderDecoder, splits: Splits, loader: Loader[Corpus, Batch], seconds: float
     ) -> None:
         if self.quiet:
             return
-        if report.findings:
-            self.console.print(report)
+        if splits.report.findings:
+            self.console.print(splits.report)
         plan = loader.plan(0)[1]
         recipe = self.recipe
         log.say(
@@ -246,41 +275,53 @@ class _Run:
         with torch.inference_mode():
             loss = mean_loss(
                 lambda batch: batch_loss_sum(model, batch.to(self.device), label_smoothing=0.0).item(),
-                self.valid_corpus, self.valid_corpus.target_lengths, self.vocabulary,
+                self.valid_corpus,
+                self.valid_corpus.target_lengths,
+                self.vocabulary,
             )
         translator = Translator(model, self.tokenizers, self.recipe.decode)
         hypotheses = [answer.text for answer in translator.translate(self.valid.sources)]
         scores = score_translations(hypotheses, self.valid.targets, language=self.recipe.task.target)
         return {"valid_loss": loss, "bleu": scores.bleu, "chrf": scores.chrf}
 
-    def _finish(self, model: EncoderDecoder, result: TrainResult, log: RunLog) -> RunResult:
+    def _finish(self, trainer: Trainer, result: TrainResult, log: RunLog) -> RunResult:
         """Average the last snapshots and keep the average if it validates better; say where the model is."""
-        progress = result.progress
-        snapshots = _snapshots(self.out / SNAPSHOTS)
+        progress, metrics = result.progress, result.progress.best
         if not parallel.is_main():
-            return RunResult(self.out, result.reason, progress.step, progress.best)
-        metrics = progress.best
+            return RunResult(self.out, result.reason, progress.step, metrics)
+        mean = self._mean_of_snapshots() if result.reason != "interrupted" else None
         if self.valid is None:
-            self.save_best(model, progress.step, {})
-        elif result.reason != "interrupted" and len(snapshots) > 1:
-            mean = mean_of([storage.read_tensors(f / "model.safetensors") for f in snapshots.values()])
-            with swapped(model, {name: x.to(self.device) for name, x in mean.items()}):
-                model.eval()
-                averaged = self._validate(model)
+            moving = None if trainer.average is None else trainer.average.tensors
+            with swapped(trainer.model, mean or moving):
+                self.save_best(trainer.model, progress.step, {})
+        elif mean is not None:
+            with swapped(trainer.model, mean):
+                trainer.model.eval()
+                averaged = self._validate(trainer.model)
                 better = is_better("bleu", averaged, progress.best)
                 log.say(
-                    f"average of the last {len(snapshots)} validations: bleu {averaged['bleu']:.2f}, "
+                    f"average of the last validations: bleu {averaged['bleu']:.2f}, "
                     f"best single {progress.best['bleu']:.2f}: keeping the {'average' if better else 'single'}"
                 )
                 if better:
                     metrics = averaged
-                    self.save_best(model, progress.step, averaged)
+                    self.save_best(trainer.model, progress.step, averaged)
         if result.reason == "interrupted":
             log.say(f"stopped at step {progress.step}, saved; go on with --resume")
         else:
             log.say(f"{result.reason} at step {progress.step} after {progress.seconds / 60:.1f} minutes of training")
-        log.say(f"the model is in {self.out}")
+        if (self.out / checkpoint.WEIGHTS).exists():  # a run stopped before its first validation has none yet
+            log.say(f"the model is in {self.out}")
         return RunResult(self.out, result.reason, progress.step, metrics)
+
+    def _mean_of_snapshots(self) -> dict[str, Tensor] | None:
+        """The mean of the last `average_last` snapshots; None when they are not two."""
+        wanted = self.recipe.train.average_last
+        folders = list(_snapshots(self.out / SNAPSHOTS).values())[-wanted:] if wanted > 1 else []
+        if len(folders) < 2:
+            return None
+        mean = mean_of([storage.read_tensors(folder / "model.safetensors") for folder in folders])
+        return {name: x.to(self.device) for name, x in mean.items()}
 
 
 def _require_fit(corpus: Corpus, text: ParallelText, max_len: int) -> None:
@@ -289,7 +330,7 @@ def _require_fit(corpus: Corpus, text: ParallelText, max_len: int) -> None:
     at = int(lengths.argmax())
     if lengths[at] > max_len:
         raise DataError(
-            "a training pair is longer than the model can read",
+            "a pair is longer than the model can read",
             given=f"{lengths[at]} tokens at {text.place(at)}",
             expected=f"at most model.max_len = {max_len}",
             mend=f"raise model.max_len to {lengths[at]} or more, or lower data.max_words",
@@ -321,8 +362,3 @@ def _require_room(out: Path, *, resume: bool, overwrite: bool) -> None:
             expected="a folder with a recipe.yaml that `tripel train` wrote",
             mend="name another folder with --out",
         )
-    if parallel.is_main():
-        storage.retire_folder(out)
-    parallel.barrier()
-
-

@@ -8,7 +8,7 @@ from tables import EOS, PAD, START, TableModel, exhaustive
 
 from tripel.decode import DecodeConfig, generate
 from tripel.decode.beam import Beam
-from tripel.decode.candidates import log_normaliser, top_candidates
+from tripel.decode.candidates import Logits, Shortlist, log_normaliser, top_candidates
 from tripel.decode.search import Prompt
 
 SOURCE = [4, 3, EOS]
@@ -47,11 +47,11 @@ def _to_the_limit(model, config):
             return not live or self.step >= self.prompts[sentence].limit
 
     limit = config.limit(len(SOURCE))
-    search = Stubborn(config, [Prompt(limit)], EOS, PAD)
+    search = Stubborn(config, [Prompt(limit)], EOS)
     state = model.start(torch.tensor([SOURCE]), max_len=limit)
     logits = model.step(torch.tensor([[START]]), state)
     while not search.done:
-        tokens, rows = search.advance(logits)
+        tokens, rows = search.advance(Logits(logits, PAD))
         if not search.done:
             state.select(torch.arange(len(tokens)) if rows is None else rows)
             logits = model.step(tokens[:, None], state)
@@ -84,10 +84,10 @@ def test_patience_says_how_many_finished_hypotheses_end_a_sentence():
     step = torch.tensor([-50.0, -4.0, -50.0, -0.02, -50.0, -50.0])
     steps = {}
     for patience in (1.0, 2.0, None):
-        search = Beam(DecodeConfig(beam=3, patience=patience, loop_guard=0), [Prompt(60)], EOS, PAD)
-        search.advance(step[None].clone())
+        search = Beam(DecodeConfig(beam=3, patience=patience, loop_guard=0), [Prompt(60)], EOS)
+        search.advance(Logits(step[None].clone(), PAD))
         while not search.done:
-            search.advance(step.repeat(3, 1))
+            search.advance(Logits(step.repeat(3, 1), PAD))
         steps[patience] = search.step
     assert steps == {1.0: 3, 2.0: 6, None: 60}
 

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from tripel.checkpoint import load_model, load_run, save_run
+from tripel.decode.engine import generate
+from tripel.decode.search import DecodeConfig
 from tripel.errors import CheckpointError, FormatError, TripelError
 from tripel.hf import FORMATS, marian
-from tripel.hf.convert import export_huggingface, import_huggingface
+from tripel.hf.convert import export_folder, import_folder
 from tripel.models.build import build
 from tripel.models.config import EncoderDecoderConfig, ModelConfig, StackConfig, Vocabulary
 from tripel.models.encoder_decoder import EncoderDecoder
@@ -157,7 +159,13 @@ def test_a_run_folder_opens_in_transformers_with_equal_logits_and_greedy_answers
     assert not info["mismatched_keys"]
     assert their_logits(theirs).abs().max() > 1
     torch.testing.assert_close(their_logits(theirs), our_logits(ours), rtol=0, atol=1e-4)
-    assert their_greedy(theirs) == our_greedy(ours, 31)  # max_length of the folder counts the start token
+    answers = their_greedy(theirs)
+    assert answers == our_greedy(ours, 31)  # max_length of the folder counts the start token
+    # Random weights repeat themselves, hence no loop guard here.
+    settings = DecodeConfig(beam=1, loop_guard=0, max_length_ratio=0, max_length_extra=31)
+    sources = [row_S[row_S != 0].tolist() for row_S in SOURCE]
+    found = [hypotheses[0].ids for hypotheses in generate(ours, sources, settings)]
+    assert found == [[i for i in answer[1:] if i != 3] for answer in answers]
 
 
 def test_a_run_of_two_vocabularies_opens_in_transformers_with_equal_logits(
@@ -186,7 +194,7 @@ def test_padding_is_never_said_even_where_it_is_the_likeliest(tmp_path: Path, to
 def test_what_transformers_saves_again_still_computes_the_same(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     ours = make_run(tmp_path / "run", tokenizers, sinusoid_order="interleaved", head_bias=True)
     transformers.MarianMTModel.from_pretrained(tmp_path / "run").save_pretrained(tmp_path / "theirs")
-    import_huggingface(tmp_path / "theirs", tmp_path / "back")
+    import_folder(tmp_path / "theirs", tmp_path / "back")
     torch.testing.assert_close(our_logits(load_model(tmp_path / "back")), our_logits(ours), rtol=0, atol=1e-5)
 
 
@@ -227,7 +235,7 @@ def test_a_marian_folder_of_transformers_opens_in_tripel_with_equal_logits(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     theirs = write_marian(tmp_path / "theirs", **options)
-    report = import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    report = import_folder(tmp_path / "theirs", tmp_path / "run")
     assert report.difference <= 1e-5
     torch.testing.assert_close(our_logits(load_model(tmp_path / "run")), their_logits(theirs), rtol=0, atol=1e-4)
     assert any("tokenizer.json" in note for note in report.notes)
@@ -235,7 +243,7 @@ def test_a_marian_folder_of_transformers_opens_in_tripel_with_equal_logits(
 
 def test_greedy_answers_of_an_imported_model_are_those_of_transformers(tmp_path: Path) -> None:
     theirs = write_marian(tmp_path / "theirs")
-    import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    import_folder(tmp_path / "theirs", tmp_path / "run")
     theirs.generation_config.bad_words_ids = [[0]]
     assert our_greedy(load_model(tmp_path / "run"), 20) == their_greedy(theirs, max_new_tokens=20)
 
@@ -261,14 +269,14 @@ def test_tables_of_positions_in_the_file_are_taken_for_what_they_are(tmp_path: P
     store(tmp_path / "theirs", **dict(zip(names, (encoder, decoder.clone()), strict=True)))
     theirs = transformers.MarianMTModel.from_pretrained(tmp_path / "theirs").eval()
     torch.testing.assert_close(theirs.model.decoder.embed_positions.weight.data, decoder)
-    import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    import_folder(tmp_path / "theirs", tmp_path / "run")
     ours = load_model(tmp_path / "run")
     torch.testing.assert_close(our_logits(ours), their_logits(theirs), rtol=0, atol=1e-4)
     assert ours.config.positions == ("learned" if "other" in tables else "sinusoidal")
 
 
 def test_pre_norm_weights_with_final_norms_are_read_as_pre_norm(tmp_path: Path) -> None:
-    """Marian of transformers is post-norm only; M2M100 is the same model with the norms before, under the same names."""
+    """Marian of transformers is post-norm only; M2M100 is the same model with the norms before, by the same names."""
     torch.manual_seed(0)
     common = {
         "vocab_size": 24,
@@ -293,7 +301,7 @@ def test_pre_norm_weights_with_final_norms_are_read_as_pre_norm(tmp_path: Path) 
     theirs.save_pretrained(tmp_path / "theirs")
     settings = {**common, "model_type": "marian", "normalize_before": True}
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(settings))
-    import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    import_folder(tmp_path / "theirs", tmp_path / "run")
     ours = load_model(tmp_path / "run")
     assert ours.config.wiring == "pre"
     torch.testing.assert_close(our_logits(ours), their_logits(theirs), rtol=0, atol=1e-4)
@@ -303,7 +311,7 @@ def test_pre_norm_weights_with_final_norms_are_read_as_pre_norm(tmp_path: Path) 
 def test_half_precision_weights_are_read_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     write_marian(tmp_path / "theirs").to(dtype).save_pretrained(tmp_path / "theirs")
     theirs = transformers.MarianMTModel.from_pretrained(tmp_path / "theirs", dtype=torch.float32)
-    import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    import_folder(tmp_path / "theirs", tmp_path / "run")
     torch.testing.assert_close(our_logits(load_model(tmp_path / "run")), their_logits(theirs), rtol=0, atol=1e-4)
 
 
@@ -312,7 +320,7 @@ def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "theirs" / "model.safetensors").unlink()
     theirs.save_pretrained(tmp_path / "theirs", max_shard_size="10KB")
     assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1
-    import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    import_folder(tmp_path / "theirs", tmp_path / "run")
     torch.testing.assert_close(our_logits(load_model(tmp_path / "run")), their_logits(theirs), rtol=0, atol=1e-4)
 
 
@@ -321,7 +329,7 @@ def test_copies_of_one_matrix_as_older_versions_stored_them_are_read(tmp_path: P
     matrix = theirs.model.shared.weight.detach()
     names = ("model__encoder__embed_tokens__weight", "model__decoder__embed_tokens__weight", "lm_head__weight")
     store(tmp_path / "theirs", **{name: matrix.clone() for name in names})
-    import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    import_folder(tmp_path / "theirs", tmp_path / "run")
     assert load_model(tmp_path / "run").config.tie == "all"
     torch.testing.assert_close(our_logits(load_model(tmp_path / "run")), their_logits(theirs), rtol=0, atol=1e-4)
 
@@ -329,7 +337,7 @@ def test_copies_of_one_matrix_as_older_versions_stored_them_are_read(tmp_path: P
 def test_the_tokenizer_of_an_imported_folder_comes_along(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     write_marian(tmp_path / "theirs", vocab_size=tokenizers.source.vocab_size)
     tokenizers.save(tmp_path / "theirs")
-    report = import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    report = import_folder(tmp_path / "theirs", tmp_path / "run")
     assert report.notes == ()
     assert load_run(tmp_path / "run").tokenizers.source.to_json() == tokenizers.source.to_json()
 
@@ -339,11 +347,11 @@ def test_export_and_import_give_back_the_same_logits(
     tmp_path: Path, tokenizers: TokenizerPair, options: dict[str, Any]
 ) -> None:
     ours = make_run(tmp_path / "run", tokenizers, **options)
-    exported = export_huggingface(tmp_path / "run", tmp_path / "out")
+    exported = export_folder(tmp_path / "run", tmp_path / "out")
     assert exported.difference <= 1e-5
     theirs = transformers.MarianMTModel.from_pretrained(tmp_path / "out")
     torch.testing.assert_close(their_logits(theirs), our_logits(ours), rtol=0, atol=1e-4)
-    import_huggingface(tmp_path / "out", tmp_path / "back")
+    import_folder(tmp_path / "out", tmp_path / "back")
     torch.testing.assert_close(our_logits(load_run(tmp_path / "back").model), our_logits(ours), rtol=0, atol=1e-5)
     card = (tmp_path / "back" / "README.md").read_text()
     assert card.count("## With transformers") == 1
@@ -353,14 +361,14 @@ def test_export_says_what_transformers_cannot_do_with_two_vocabularies(
     tmp_path: Path, two_tokenizers: TokenizerPair
 ) -> None:
     make_run(tmp_path / "run", two_tokenizers, tie="target")
-    assert any("README.md" in note for note in export_huggingface(tmp_path / "run", tmp_path / "out").notes)
+    assert any("README.md" in note for note in export_folder(tmp_path / "run", tmp_path / "out").notes)
 
 
 def test_the_settings_of_the_search_survive_export(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     model = make_run(tmp_path / "run", tokenizers)
     search = {"num_beams": 5, "length_penalty": 1.3}
     save_run(tmp_path / "run", model, tokenizers, recipe_yaml=None, card="", search=search)
-    export_huggingface(tmp_path / "run", tmp_path / "out")
+    export_folder(tmp_path / "run", tmp_path / "out")
     settings = transformers.GenerationConfig.from_pretrained(tmp_path / "out")
     assert (settings.num_beams, settings.length_penalty, settings.bad_words_ids) == (5, 1.3, [[0]])
 
@@ -382,7 +390,7 @@ def test_export_names_every_option_that_the_format_has_no_word_for(
 ) -> None:
     make_run(tmp_path / "run", tokenizers, **options)
     with pytest.raises(FormatError) as caught:
-        export_huggingface(tmp_path / "run", tmp_path / "out")
+        export_folder(tmp_path / "run", tmp_path / "out")
     assert all(name in str(caught.value) for name in named)
     assert not (tmp_path / "out").exists()
 
@@ -397,7 +405,7 @@ def test_export_reports_no_success_when_the_check_fails(
 
     monkeypatch.setitem(FORMATS, "marian", dataclasses.replace(FORMATS["marian"], express=wrong))
     with pytest.raises(FormatError, match="does not compute what the original does"):
-        export_huggingface(tmp_path / "run", tmp_path / "out")
+        export_folder(tmp_path / "run", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
@@ -470,7 +478,7 @@ def test_a_folder_that_tripel_cannot_compute_is_refused_by_name_and_nothing_is_w
     write_marian(tmp_path / "theirs")
     harm(tmp_path / "theirs")
     with pytest.raises(kind) as caught:
-        import_huggingface(tmp_path / "theirs", tmp_path / "run")
+        import_folder(tmp_path / "theirs", tmp_path / "run")
     assert message in str(caught.value)
     assert caught.value.mend
     assert not (tmp_path / "run").exists()
@@ -481,6 +489,6 @@ def test_a_folder_in_use_is_not_written_to(tmp_path: Path, tokenizers: Tokenizer
     make_run(tmp_path / "run", tokenizers)
     write_marian(tmp_path / "theirs")
     with pytest.raises(CheckpointError, match="in use"):
-        import_huggingface(tmp_path / "theirs", tmp_path / "run")
+        import_folder(tmp_path / "theirs", tmp_path / "run")
     with pytest.raises(CheckpointError, match="in use"):
-        export_huggingface(tmp_path / "run", tmp_path / "theirs")
+        export_folder(tmp_path / "run", tmp_path / "theirs")

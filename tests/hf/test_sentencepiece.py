@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tripel.checkpoint import load_run
 from tripel.errors import CheckpointError, FormatError
-from tripel.hf.convert import import_huggingface
+from tripel.hf.convert import import_folder
 from tripel.hf.sentencepiece import marian_tokenizers, read_model
 from tripel.text.pair import TokenizerPair
 
@@ -115,7 +115,7 @@ def test_a_whole_marian_folder_is_imported_with_its_tokenizers(tmp_path: Path) -
         forced_eos_token_id=ids["</s>"],
     )
     transformers.MarianMTModel(config).save_pretrained(tmp_path / "theirs")
-    report = import_huggingface(tmp_path / "theirs", tmp_path / "run")
+    report = import_folder(tmp_path / "theirs", tmp_path / "run")
     assert report.notes == ()
     run = load_run(tmp_path / "run")
     expected = marian_tokenizers(tmp_path / "theirs")

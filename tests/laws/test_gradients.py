@@ -7,9 +7,10 @@ from torch.autograd import gradcheck
 
 from tripel.data.batch import IGNORE
 from tripel.nn import MIXERS, build_mixer
-from tripel.nn.attention import WHOLE_QUERIES, AttentionConfig, CrossAttention
+from tripel.nn.attention import EXPLICIT_KEYS, WHOLE_QUERIES, AttentionConfig, CrossAttention
 from tripel.nn.block import Block, FeedForward, Wiring
 from tripel.nn.dropout import add_dropout, dropout
+from tripel.nn.embed import TokenEmbedding
 from tripel.training.loss import cross_entropy_sum, r_drop_sum
 
 D, V = 4, 7
@@ -177,3 +178,77 @@ def test_adding_a_dropped_out_branch_is_adding_what_dropout_gives():
     torch.testing.assert_close(
         torch.autograd.grad((together * weight).sum(), (x, y)), torch.autograd.grad((apart * weight).sum(), (x, y))
     )
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "r-drop"])
+def test_a_batch_that_predicts_nothing_has_no_loss_and_no_gradient(loss):
+    h_BTD, weight_VD = numbers(2, 3, D), numbers(V, D, seed=2)
+    targets_BT, head = torch.full((2, 3), IGNORE), (weight_VD, None)
+    if loss == "cross-entropy":
+        total = cross_entropy_sum(h_BTD, head, targets_BT, label_smoothing=0.1)
+    else:
+        total = r_drop_sum(h_BTD, head, targets_BT, label_smoothing=0.1, alpha=1.0)
+    assert total.item() == 0
+    assert all((grad == 0).all() for grad in torch.autograd.grad(total, (h_BTD, weight_VD)))
+
+
+def test_the_loss_does_not_depend_on_how_its_rows_are_cut_into_chunks(monkeypatch):
+    h_BTD, weight_VD, bias_V = numbers(2, 11, D), numbers(V, D, seed=2), numbers(V, seed=3)
+    targets_BT = torch.arange(22).view(2, 11) % V
+    results = []
+    for chunk in (10**6, 5 * V, V, 1):
+        monkeypatch.setattr("tripel.training.fused_loss.CHUNK_CPU", chunk)
+        for total in (
+            cross_entropy_sum(h_BTD, (weight_VD, bias_V), targets_BT, label_smoothing=0.1),
+            r_drop_sum(h_BTD, (weight_VD, bias_V), targets_BT[:1].repeat(2, 1), label_smoothing=0.1, alpha=1.0),
+        ):
+            results.append((total, *torch.autograd.grad(total, (h_BTD, weight_VD, bias_V))))
+    for number, result in enumerate(results):
+        torch.testing.assert_close(result, results[number % 2])
+
+
+def apart(ours, exact):
+    """The distance of two sets of tensors, relative to the second's length."""
+    pairs = [(a.double().flatten(), b.double().flatten()) for a, b in zip(ours, exact, strict=True)]
+    difference = torch.cat([a - b for a, b in pairs]).norm()
+    return (difference / torch.cat([b for _, b in pairs]).norm()).item()
+
+
+@pytest.mark.parametrize("length", [3, WHOLE_QUERIES + 9, EXPLICIT_KEYS + 9])
+@pytest.mark.parametrize("kind", ["post", "pre"])
+def test_a_block_in_bfloat16_is_the_exact_one_up_to_rounding(kind, length):
+    torch.manual_seed(0)
+    attention = AttentionConfig(n_heads=2)
+    block = Block(
+        build_mixer(attention, 16, causal=True),
+        CrossAttention(attention, 16, 16),
+        FeedForward(16, 20, "relu"),
+        lambda: Wiring(kind, 16, norm_eps=1e-5, dropout=0.0),
+    )
+    block = block.bfloat16()  # rounded once, so that both begin from the same numbers
+    x_BTD, memory_BSD, upstream_BTD = (torch.randn(4, length, 16).bfloat16() for _ in range(3))
+
+    def run(dtype):
+        own, x = block.to(dtype), x_BTD.to(dtype).requires_grad_()
+        y_BTD = own(x, memory=(own.cross.read(memory_BSD.to(dtype)), None))
+        return y_BTD.detach(), torch.autograd.grad(y_BTD, (x, *own.parameters()), upstream_BTD.to(dtype))
+
+    (y_BTD, gradients), (exact_BTD, exact_gradients) = run(torch.bfloat16), run(torch.float64)
+    assert apart([y_BTD], [exact_BTD]) < 0.02
+    assert apart(gradients, exact_gradients) < 0.04
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_embeddings_gradient_is_the_sum_over_all_its_uses_and_padding_has_none(dtype):
+    torch.manual_seed(0)
+    tokens = TokenEmbedding(5, 8, pad_id=0, scale=True)
+    torch.nn.init.normal_(tokens.weight)
+    tokens = tokens.to(dtype)
+    ids_BT = torch.randint(5, (40, 50))
+    upstream_BTD = torch.rand(40, 50, 8).to(dtype)
+    (grad_VD,) = torch.autograd.grad(tokens(ids_BT), tokens.weight, upstream_BTD)
+    one_hot_NV = F.one_hot(ids_BT.flatten(), 5).double()
+    expected_VD = 8**0.5 * one_hot_NV.T @ upstream_BTD.double().flatten(0, 1)
+    expected_VD[0] = 0
+    assert (grad_VD[0] == 0).all()
+    torch.testing.assert_close(grad_VD.double(), expected_VD, rtol=5e-3, atol=1e-3)

@@ -1,4 +1,4 @@
-"""The six laws of the mixer contract (tripel/nn/mixer.py), for every row of MIXERS. A new mixer is tested by its row."""
+"""The six laws of the mixer contract (tripel/nn/mixer.py) for every row of MIXERS: a new mixer is tested by its row."""
 
 import pytest
 import torch

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,7 +294,19 @@ def test_a_saved_run_has_the_same_logits_to_the_bit(
     assert run.tokenizers.source.to_json() == tokenizers.source.to_json()
     assert run.tokenizers.shared
     assert torch.equal(logits(run.model), logits(model))
-    assert all(p.requires_grad and torch.equal(p, q) for p, q in zip(run.model.parameters(), model.parameters()))
+    pairs = zip(run.model.parameters(), model.parameters(), strict=True)
+    assert all(p.requires_grad and torch.equal(p, q) for p, q in pairs)
+
+
+def test_opening_a_run_does_not_wait_for_the_import_of_a_compiler(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    """Some operations on the meta device import torch._dynamo or sympy, which takes seconds."""
+    save(tmp_path, make_model(tokenizers), tokenizers)
+    script = (
+        "import sys; from tripel.checkpoint import load_run; load_run(sys.argv[1]); "
+        "print({'torch._dynamo', 'sympy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_run_of_two_vocabularies_comes_back_with_both(tmp_path: Path, two_tokenizers: TokenizerPair) -> None:

@@ -50,6 +50,14 @@ class Corpus:
         """int64 [pairs], special tokens not counted."""
         return self.targets.lengths
 
+    def fitted(self, plain: Corpus, limit: int) -> Corpus:
+        """This corpus with the rows of plain, another encoding of the same pairs, where its own have more than limit
+        ids."""
+        sides = ((self.sources, plain.sources), (self.targets, plain.targets))
+        if all(own is other or bool((own.lengths <= limit).all()) for own, other in sides):
+            return self
+        return Corpus(*(own.replaced(other, own.lengths > limit) for own, other in sides))
+
 
 def encode_corpus(text: ParallelText, tokenizers: TokenizerPair, *, cache_dir: Path | None = None) -> Corpus:
     """The pairs' ids, as the tokenizers encode them. cache_dir: where they are kept; the user's cache by default."""

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from tripel.decode.candidates import log_normaliser, top_candidates
-from tripel.decode.constraints import Constraints, penalise_repetition
+from tripel.decode.candidates import Scores
+from tripel.decode.constraints import Constraints
 from tripel.decode.search import Choice, DecodeConfig, FinishReason, Hypothesis, Prompt, Search, to_tensor
 
 
@@ -43,8 +42,8 @@ class Beam(Search):
     first `beam` that do not end live on: at most `beam` of them can end, so there are always enough.
     """
 
-    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int, pad_id: int) -> None:
-        super().__init__(config, prompts, eos_id, pad_id)
+    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
+        super().__init__(config, prompts, eos_id)
         self.constraints = Constraints(config, eos_id)
         self.live: list[list[_Live]] = [[_Live(None, 0.0)] for _ in prompts]
         self.open = list(range(len(prompts)))
@@ -64,20 +63,20 @@ class Beam(Search):
         length = min(len(ids) for ids in rivals)
         return first[: next((i for i in range(length) if any(ids[i] != first[i] for ids in rivals)), length)]
 
-    def advance(self, logits_NV: Tensor) -> Choice:
-        beam, sentences = self.config.beam, self.open
-        logits_NV[:, self.pad_id] = -math.inf
-        log_p_NB = [live.log_p for i in sentences for live in self.live[i]]
-        offset_N = logits_NV.new_tensor(log_p_NB, dtype=torch.float32)
-        if self.constraints.penalises:
-            penalise_repetition(logits_NV, self._histories(), self.config.repetition_penalty)
-        offset_N -= log_normaliser(logits_NV)
+    @property
+    def shortlist(self) -> int:
+        return 0 if self.constraints.active(self.n_prefix + self.step) else 2 * self.config.beam
+
+    def advance(self, scores: Scores) -> Choice:
+        sentences = self.open
         if self.constraints.active(self.n_prefix + self.step):
-            guarded = [self.prompts[i].guarded for i in sentences for _ in self.live[i]]
-            self.constraints.ban(logits_NV, self._histories(), guarded, self.n_prefix + self.step)
-        values_BK, rows_BK, tokens_BK = top_candidates(logits_NV, offset_N, len(sentences), 2 * beam)
+            rows = [(i, live) for i in sentences for live in self.live[i]]
+            histories = [self._ids(i, live.node) for i, live in rows]
+            self.constraints.apply(scores, histories, [self.prompts[i].guarded for i, _ in rows])
+        log_p_N = torch.tensor([live.log_p for i in sentences for live in self.live[i]], device=scores.device)
+        values_BK, rows_BK, tokens_BK = scores.top(log_p_N, len(sentences), 2 * self.config.beam)
         self.step += 1
-        width = len(logits_NV) // len(sentences)
+        width = len(log_p_N) // len(sentences)
         tokens: list[int] = []
         parents: list[int] = []
         still_open = []
@@ -92,8 +91,8 @@ class Beam(Search):
             tokens += [hypothesis.node.token for hypothesis, _ in live]
             parents += [place * width + row for _, row in live]
         self.open = still_open
-        identity = len(parents) == len(logits_NV) and parents == list(range(len(parents)))
-        return Choice(to_tensor(tokens, logits_NV), None if identity else to_tensor(parents, logits_NV))
+        identity = len(parents) == len(log_p_N) and parents == list(range(len(parents)))
+        return Choice(to_tensor(tokens, log_p_N), None if identity else to_tensor(parents, log_p_N))
 
     def _continue(
         self, sentence: int, values: list[float], rows: list[int], tokens: list[int]
@@ -147,6 +146,3 @@ class Beam(Search):
 
     def _ids(self, sentence: int, node: _Node | None) -> list[int]:
         return [*self.prompts[sentence].prefix, *(node.ids() if node is not None else [])]
-
-    def _histories(self) -> list[list[int]]:
-        return [self._ids(i, live.node) for i in self.open for live in self.live[i]]

@@ -1,8 +1,10 @@
-"""The best continuations of many rows without sorting a vocabulary."""
+"""A model's scores for the next token, and the best continuations of many rows without sorting a vocabulary."""
 
 from __future__ import annotations
 
+import copy
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,70 @@ _ROWS_AT_ONCE = 32
 
 _SAFE = 75.0
 """Between -this and this, exp and the sum of a vocabulary of them neither overflow nor vanish in float32."""
+
+
+class Scores(ABC):
+    """What a model says of the next token of every row."""
+
+    device: torch.device
+
+    @abstractmethod
+    def best(self) -> tuple[Tensor, Tensor]:
+        """The likeliest token of every row and its log-probability, (N,) each."""
+
+    @abstractmethod
+    def top(self, log_p_N: Tensor, n_groups: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The k likeliest continuations of each group's rows, whose log-probabilities so far are log_p_N, best first.
+
+        Rows of one group are neighbours, equally many in every group. Returns log-probabilities, row within the group
+        and token, each (n_groups, K) with K <= k; -inf where there is none.
+        """
+
+
+class Logits(Scores):
+    """The logits of the whole vocabulary (N, V), which may be changed before the choice; padding is never chosen."""
+
+    def __init__(self, logits_NV: Tensor, pad_id: int) -> None:
+        logits_NV[:, pad_id] = -math.inf
+        self.logits_NV, self.device = logits_NV, logits_NV.device
+        self._normaliser_N: Tensor | None = None
+
+    def repeat(self, n: int) -> Logits:
+        """n copies of every row, side by side."""
+        repeated = copy.copy(self)
+        repeated.logits_NV, repeated._normaliser_N = self.logits_NV.repeat_interleave(n, 0), None
+        return repeated
+
+    def normaliser(self) -> Tensor:
+        """log sum exp of every row when first asked: bans that follow do not make other tokens likelier."""
+        if self._normaliser_N is None:
+            self._normaliser_N = log_normaliser(self.logits_NV)
+        return self._normaliser_N
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        best_N, tokens_N = best_token(self.logits_NV)
+        return tokens_N, best_N - self.normaliser()
+
+    def top(self, log_p_N: Tensor, n_groups: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        return top_candidates(self.logits_NV, log_p_N - self.normaliser(), n_groups, k)
+
+
+class Shortlist(Scores):
+    """The K greatest logits of every row, best first, their tokens, and log sum exp of all."""
+
+    def __init__(self, values_NK: Tensor, tokens_NK: Tensor, normaliser_N: Tensor) -> None:
+        self.values_NK, self.tokens_NK, self.normaliser_N = values_NK, tokens_NK, normaliser_N
+        self.device = values_NK.device
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        return self.tokens_NK[:, 0].long(), self.values_NK[:, 0] - self.normaliser_N
+
+    def top(self, log_p_N: Tensor, n_groups: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        K = self.values_NK.shape[1]
+        log_p_BW = (self.values_NK + (log_p_N - self.normaliser_N)[:, None]).view(n_groups, -1)
+        values_BK, place_BK = log_p_BW.topk(min(k, log_p_BW.shape[1]))
+        row_BK = torch.div(place_BK, K, rounding_mode="floor")
+        return values_BK, row_BK, self.tokens_NK.view(n_groups, -1).gather(1, place_BK)
 
 
 def log_normaliser(logits_NV: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tripel.decode.candidates import Logits, Scores
 from tripel.decode.search import DecodeConfig
 
 LONGEST_PHRASE = 8
@@ -52,29 +53,34 @@ def has_loop(ids: Sequence[int], times: int) -> bool:
 
 
 class Constraints:
-    """The bans of a config, applied to logits in place. `active` is False when a step has nothing to forbid."""
+    """The rules of a config."""
 
     def __init__(self, config: DecodeConfig, eos_id: int) -> None:
         self.config, self.eos_id = config, eos_id
-        self.penalises = config.repetition_penalty != 1.0
 
     def active(self, n_said: int) -> bool:
-        """Whether ban must be called when answers have n_said tokens."""
-        return self.config.no_repeat_ngram > 0 or self.guards(n_said)
+        """Whether apply must be called, with all logits, when answers have n_said tokens."""
+        config = self.config
+        return config.repetition_penalty != 1.0 or config.no_repeat_ngram > 0 or self._guards(n_said)
 
-    def guards(self, n_said: int) -> bool:
-        """Whether the loop guard looks at answers of n_said tokens."""
-        times = self.config.loop_guard
-        return times > 0 and n_said >= times and n_said % GUARD_EVERY == 0
+    def apply(self, scores: Scores, histories: Sequence[list[int]], guarded: Sequence[bool]) -> None:
+        """Penalise and forbid, in place. A row that loops may say nothing but the end token.
 
-    def ban(self, logits_NV: Tensor, histories: Sequence[list[int]], guarded: Sequence[bool], n_said: int) -> None:
-        """Set what a row must not say to -inf; a row that loops may say nothing but the end token."""
+        Forbidding does not make the other tokens likelier: scores stay those of the model.
+        """
+        assert isinstance(scores, Logits)
+        config, logits_NV = self.config, scores.logits_NV
+        if config.repetition_penalty != 1.0:
+            penalise_repetition(logits_NV, histories, config.repetition_penalty)
+        scores.normaliser()
         for row, history in enumerate(histories):
-            if self.config.no_repeat_ngram:
-                banned = repeated_ngram_tokens(history, self.config.no_repeat_ngram)
-                if banned:
-                    logits_NV[row, banned] = -math.inf
-            if guarded[row] and self.guards(n_said) and is_looping(history, self.config.loop_guard):
-                end = logits_NV[row, self.eos_id].item()
+            if config.no_repeat_ngram and (banned := repeated_ngram_tokens(history, config.no_repeat_ngram)):
+                logits_NV[row, banned] = -math.inf
+            if guarded[row] and self._guards(len(history)) and is_looping(history, config.loop_guard):
+                end = logits_NV[row, self.eos_id].clone()
                 logits_NV[row] = -math.inf
                 logits_NV[row, self.eos_id] = end
+
+    def _guards(self, n_said: int) -> bool:
+        times = self.config.loop_guard
+        return times > 0 and n_said >= times and n_said % GUARD_EVERY == 0

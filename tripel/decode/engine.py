@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from tripel.decode.beam import Beam
+from tripel.decode.candidates import Logits, Scores, Shortlist
 from tripel.decode.constraints import has_loop
 from tripel.decode.greedy import Greedy, Sample
 from tripel.decode.search import DecodeConfig, Hypothesis, Prompt, Search
+from tripel.decode.workers import default_workers, each
 from tripel.errors import InputError
 from tripel.models.config import EncoderDecoderConfig, Vocabulary
 
 BATCH_TOKENS = 2048
 """Source tokens, padding included, times rows per sentence, that are decoded together."""
 
+SHARE_TOKENS = 512
+"""Fewer than this are not worth sharing out among workers."""
+
 
 class Rows(Protocol):
     """A model's memory of the rows being decoded."""
 
     def select(self, rows_N: Tensor) -> None: ...
-
-    def reorder(self, rows_N: Tensor) -> None: ...
 
 
 S = TypeVar("S", bound=Rows)
@@ -37,29 +40,43 @@ class StepModel(Protocol[S]):
     def step(self, ids_NT: Tensor, state: S) -> Tensor: ...
 
 
+@runtime_checkable
+class ShortlistModel(Protocol):
+    """A model that can give the k greatest logits, their tokens and log sum exp without giving all logits."""
+
+    def shortlist(self, ids_NT: Tensor, state: Any, k: int) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
 class Translating(StepModel[S], Protocol[S]):
     """A model that reads a source before its first step."""
 
     config: EncoderDecoderConfig
     vocabulary: Vocabulary
 
-    def start(self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int) -> S: ...
+    def start(
+        self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int, rows_per_sentence: int = 1
+    ) -> S: ...
 
 
-def run(model: StepModel[S], state: S, prompt_NT: Tensor, search: Search) -> Iterator[None]:
+def run(model: StepModel[S], state: S, prompt_NT: Tensor, search: Search, pad_id: int) -> Iterator[None]:
     """Read the prompts, then choose and step until the search is done; yields after every choice."""
-    logits_NV = model.step(prompt_NT, state)
+    scores = _read(model, prompt_NT, state, search, pad_id)
     while True:
-        tokens_N, rows_N = search.advance(logits_NV)
+        tokens_N, rows_N = search.advance(scores)
         yield
         if search.done:
             return
         if rows_N is not None:
             state.select(rows_N)
-        logits_NV = model.step(tokens_N[:, None], state)
+        scores = _read(model, tokens_N[:, None], state, search, pad_id)
 
 
-@torch.inference_mode()
+def _read(model: StepModel[S], ids_NT: Tensor, state: S, search: Search, pad_id: int) -> Scores:
+    if search.shortlist and isinstance(model, ShortlistModel):
+        return Shortlist(*model.shortlist(ids_NT, state, search.shortlist))
+    return Logits(model.step(ids_NT, state), pad_id)
+
+
 def generate(
     model: Translating[S],
     sources: Sequence[Sequence[int]],
@@ -67,23 +84,33 @@ def generate(
     *,
     prefixes: Sequence[Sequence[int]] | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    workers: int | None = None,
 ) -> list[list[Hypothesis]]:
     """The n_best answers to every source, best first, in the order of sources.
 
     sources: ids ending with the end token. prefixes: ids that each answer must begin with. batch_tokens: how many
-    source tokens, times the rows each sentence needs, are decoded at once. Works on the model's own device; the model is
-    put in evaluation mode. Raises InputError for a source longer than the model takes or without any token.
+    source tokens, times the rows each sentence needs, are decoded at once. workers: batches decoded side by side (default:
+    PyTorch's number of threads; 1 on other devices than the CPU). Works on the model's own device; the model is put in
+    evaluation mode. Raises InputError for a source longer than the model takes or without any token.
     """
     model_ready(model)
     prefixes = prefixes if prefixes is not None else [()] * len(sources)
     check_lengths(model, sources, prefixes)
+    workers = default_workers(_device(model)) if workers is None else workers
+    width = rows_per_sentence(config)
+    n_tokens = sum(map(len, sources)) * width
+    budget = min(batch_tokens, max(SHARE_TOKENS, -(-n_tokens // max(1, workers)))) // width
+
+    def decode(batch: list[int]) -> list[list[Hypothesis]]:
+        with torch.inference_mode():
+            search, steps = begin(model, [sources[i] for i in batch], [prefixes[i] for i in batch], config)
+            for _ in steps:
+                pass
+        return search.hypotheses
+
     answers: list[list[Hypothesis]] = [[] for _ in sources]
-    width = config.n_best if config.sample else config.beam
-    for batch in batches(sources, prefixes, max(1, batch_tokens // width)):
-        search, steps = begin(model, [sources[i] for i in batch], [prefixes[i] for i in batch], config)
-        for _ in steps:
-            pass
-        for i, hypotheses in zip(batch, search.hypotheses, strict=True):
+    for batch, found in each(decode, batches(sources, prefixes, max(1, budget)), workers):
+        for i, hypotheses in zip(batch, found, strict=True):
             answers[i] = hypotheses
     return answers
 
@@ -116,16 +143,17 @@ def begin(
 ) -> tuple[Search, Iterator[None]]:
     """A search over sources whose prefixes are equally long, and the loop that drives it."""
     vocabulary, max_len = model.vocabulary, model.config.max_len
-    device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
+    device = _device(model)
     room = max_len - len(prefixes[0])
     prompts = [_prompt(source, prefix, config, room) for source, prefix in zip(sources, prefixes, strict=True)]
     kind = Sample if config.sample else Greedy if config.beam == 1 else Beam
-    search = kind(config, prompts, vocabulary.eos_id, vocabulary.pad_id)
+    search = kind(config, prompts, vocabulary.eos_id)
     source_BS, valid_BS = pad(sources, vocabulary.pad_id, device)
     capacity = len(prefixes[0]) + max(prompt.limit for prompt in prompts)
-    state = model.start(source_BS, valid_BS, max_len=capacity)
+    width = rows_per_sentence(config)
+    state = model.start(source_BS, valid_BS, max_len=capacity, rows_per_sentence=width)
     prompt_NT = torch.tensor([[vocabulary.start_id, *prefix] for prefix in prefixes], device=device)
-    return search, run(model, state, prompt_NT, search)
+    return search, run(model, state, prompt_NT, search, vocabulary.pad_id)
 
 
 def batches(
@@ -174,6 +202,15 @@ def check_lengths(
                 expected=f"fewer than {longest} tokens",
                 mend="shorten the prefix",
             )
+
+
+def rows_per_sentence(config: DecodeConfig) -> int:
+    """How many rows a search keeps for one sentence."""
+    return config.n_best if config.sample else config.beam
+
+
+def _device(model: object) -> torch.device:
+    return next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
 
 
 def model_ready(model: object) -> None:

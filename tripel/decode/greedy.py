@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from tripel.decode.candidates import best_token, log_normaliser
-from tripel.decode.constraints import Constraints, penalise_repetition
+from tripel.decode.candidates import Logits, Scores
+from tripel.decode.constraints import Constraints
 from tripel.decode.sampling import draw, filter_logits
 from tripel.decode.search import Choice, DecodeConfig, Hypothesis, Prompt, Search, to_tensor, worth_dropping
 
@@ -30,8 +29,8 @@ class _Row:
 class _PathSearch(Search):
     """Rows that never exchange their past."""
 
-    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int, pad_id: int) -> None:
-        super().__init__(config, prompts, eos_id, pad_id)
+    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
+        super().__init__(config, prompts, eos_id)
         self.rows = [_Row(i, list(prompt.prefix)) for i, prompt in enumerate(prompts)]
         self.constraints = Constraints(config, eos_id)
         self.n_finished = 0
@@ -45,10 +44,15 @@ class _PathSearch(Search):
             return self.hypotheses[prompt][0].ids
         return next(row.ids for row in self.rows if row.prompt == prompt)
 
-    def _advance(self, logits_NV: Tensor) -> Choice:
-        logits_NV[:, self.pad_id] = -math.inf
-        self._constrain(logits_NV)
-        tokens_N, log_p_N = self._choose(logits_NV)
+    @property
+    def shortlist(self) -> int:
+        return 0 if self.constraints.active(self.n_prefix + self.step) else 1
+
+    def _advance(self, scores: Scores) -> Choice:
+        if self.constraints.active(self.n_prefix + self.step):
+            guarded = [self.prompts[row.prompt].guarded for row in self.rows]
+            self.constraints.apply(scores, [row.ids for row in self.rows], guarded)
+        tokens_N, log_p_N = self._choose(scores)
         self.step += 1
         for row, token, log_p in zip(self.rows, tokens_N.tolist(), log_p_N.tolist(), strict=True):
             if not row.finished:
@@ -62,17 +66,9 @@ class _PathSearch(Search):
         rows_N = to_tensor(kept, tokens_N)
         return Choice(tokens_N[rows_N], rows_N)
 
-    def _choose(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose(self, scores: Scores) -> tuple[Tensor, Tensor]:
         """Tokens and their log-probabilities."""
         raise NotImplementedError
-
-    def _constrain(self, logits_NV: Tensor) -> None:
-        constraints = self.constraints
-        if constraints.penalises:
-            penalise_repetition(logits_NV, [row.ids for row in self.rows], self.config.repetition_penalty)
-        if constraints.active(self.n_prefix + self.step):
-            guarded = [self.prompts[row.prompt].guarded for row in self.rows]
-            constraints.ban(logits_NV, [row.ids for row in self.rows], guarded, self.n_prefix + self.step)
 
     def _extend(self, row: _Row, token: int) -> None:
         stopped = token == self.eos_id
@@ -90,12 +86,11 @@ class _PathSearch(Search):
 class Greedy(_PathSearch):
     """The likeliest token at every step."""
 
-    def advance(self, logits_NV: Tensor) -> Choice:
-        return self._advance(logits_NV)
+    def advance(self, scores: Scores) -> Choice:
+        return self._advance(scores)
 
-    def _choose(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
-        best_N, tokens_N = best_token(logits_NV)
-        return tokens_N, best_N - log_normaliser(logits_NV)
+    def _choose(self, scores: Scores) -> tuple[Tensor, Tensor]:
+        return scores.best()
 
 
 class Sample(_PathSearch):
@@ -104,24 +99,30 @@ class Sample(_PathSearch):
     Every answer has a random generator of its own, seeded by the prompt's seed and the answer's number.
     """
 
-    def advance(self, logits_NV: Tensor) -> Choice:
+    @property
+    def shortlist(self) -> int:
+        return 0
+
+    def advance(self, scores: Scores) -> Choice:
         if self.step > 0 or self.config.n_best == 1:
-            return self._advance(logits_NV)
+            return self._advance(scores)
         n_best = self.config.n_best
         self.rows = [_Row(row.prompt, list(row.ids)) for row in self.rows for _ in range(n_best)]
-        tokens_N, rows_N = self._advance(logits_NV.repeat_interleave(n_best, 0))
+        assert isinstance(scores, Logits)
+        tokens_N, rows_N = self._advance(scores.repeat(n_best))
         if rows_N is None:
             rows_N = torch.arange(len(tokens_N), device=tokens_N.device)
         return Choice(tokens_N, rows_N // n_best)
 
-    def _choose(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.config
+    def _choose(self, scores: Scores) -> tuple[Tensor, Tensor]:
+        assert isinstance(scores, Logits)
+        config, logits_NV = self.config, scores.logits_NV
         uniform_N = torch.tensor([self._uniform(i, row) for i, row in enumerate(self.rows)], dtype=torch.float64)
         filtered_NV = filter_logits(
             logits_NV, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, min_p=config.min_p
         )
         tokens_N = draw(filtered_NV, uniform_N.to(logits_NV.device))
-        log_p_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
+        log_p_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - scores.normaliser()
         return tokens_N, log_p_N
 
     def _uniform(self, index: int, row: _Row) -> float:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tripel.config import Config
+from tripel.decode.candidates import Scores
 
 FinishReason = Literal["stop", "length"]
 
@@ -93,14 +94,14 @@ class Choice(NamedTuple):
 
 
 class Search(ABC):
-    """Chooses tokens. The engine calls advance with the logits of every row until done.
+    """Chooses tokens. The engine calls advance with the scores of every row until done.
 
     All prompts have equally long prefixes. Rows start as one per prompt; where a sentence has several rows they stay
     side by side, in the sentences' order. step counts the tokens chosen.
     """
 
-    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int, pad_id: int) -> None:
-        self.config, self.prompts, self.eos_id, self.pad_id = config, prompts, eos_id, pad_id
+    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
+        self.config, self.prompts, self.eos_id = config, prompts, eos_id
         self.step = 0
         self.n_prefix = len(prompts[0].prefix) if prompts else 0
         self.hypotheses: list[list[Hypothesis]] = [[] for _ in prompts]
@@ -110,9 +111,14 @@ class Search(ABC):
     def done(self) -> bool:
         """Whether every prompt has its answers."""
 
+    @property
     @abstractmethod
-    def advance(self, logits_NV: Tensor) -> Choice:
-        """Take the logits of all rows, which may be overwritten, and choose. Finished rows vanish, sooner or later."""
+    def shortlist(self) -> int:
+        """How many of each row's likeliest tokens the next advance must see; 0 when it must see all logits."""
+
+    @abstractmethod
+    def advance(self, scores: Scores) -> Choice:
+        """Take the scores of all rows, which may be overwritten, and choose. Finished rows vanish, sooner or later."""
 
     @abstractmethod
     def settled(self, prompt: int) -> list[int]:

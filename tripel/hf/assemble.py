@@ -48,7 +48,7 @@ def assemble(
     model.load_state_dict(form.rename_to_ours(config, tensors) if form else tensors, assign=True)
     for module in model.modules():
         if isinstance(module, Positions) and module.kind == "sinusoidal":
-            module.to_empty(device="cpu")
+            module.weight = torch.empty(module.weight.shape)  # type: ignore[assignment]
             module.reset_constants()
     return model.eval()
 

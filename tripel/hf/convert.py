@@ -38,15 +38,19 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a folder. difference: the largest between logits before and after. notes: what a person must know."""
+    """What became of a folder. difference: the largest between logits before and after. notes: for a person."""
 
     folder: Path
     format: str
     difference: float
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        lines = (f"{self.folder} ({self.format}): logits differ by {self.difference:.1e}", *self.notes)
+        return "\n".join(lines)
 
-def import_huggingface(folder: str | Path, out: str | Path) -> Conversion:
+
+def import_folder(folder: str | Path, out: str | Path) -> Conversion:
     """Make a run folder at out from a folder that transformers wrote.
 
     Raises FormatError for a model Tripel cannot compute, CheckpointError for a damaged folder or an out that is in use.
@@ -65,7 +69,7 @@ def import_huggingface(folder: str | Path, out: str | Path) -> Conversion:
     return Conversion(out, form.name, difference, notes)
 
 
-def export_huggingface(run: str | Path, out: str | Path) -> Conversion:
+def export_folder(run: str | Path, out: str | Path) -> Conversion:
     """Make a folder at out that transformers opens, from a run folder.
 
     The check reads it as a stranger's: without the part of config.json that only Tripel understands. Raises FormatError
@@ -97,7 +101,7 @@ def export_huggingface(run: str | Path, out: str | Path) -> Conversion:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder in one safetensors file or several. Raises FormatError when there are only pickled ones."""
+    """The tensors of a folder in one safetensors file or several. Raises FormatError if there are only pickled ones."""
     if (folder / WEIGHTS).exists():
         return read_tensors(folder / WEIGHTS)
     if (folder / INDEX).exists():

@@ -29,8 +29,8 @@ _UNREACHABLE = "\U000f0000"
 """A private character in front of a piece that this side's model does not have, so that no text can contain it."""
 _UNKNOWN_PENALTY = 10.0
 """By how much SentencePiece likes an unknown character less than its rarest piece. It then hands it on as it stands, so
-that Marian finds its id if the other side has it. (Several in a row it hands on as one, which is then unknown; here each
-gets its id. No tokenizer.json can tell the two apart.)"""
+that Marian finds its id if the other side has it. (Several in a row it hands on as one, which is then unknown; here
+each gets its id. No tokenizer.json can tell the two apart.)"""
 
 # Numbers in sentencepiece_model.proto.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3

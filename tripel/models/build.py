@@ -14,8 +14,9 @@ from tripel.nn import build_mixer
 from tripel.nn.attention import AttentionConfig, CrossAttention
 from tripel.nn.block import Block, FeedForward, Wiring
 from tripel.nn.embed import Embedding, Positions, TokenEmbedding
-from tripel.nn.linear import FusedLinear
+from tripel.nn.exact import LayerNorm
 from tripel.nn.heads import VocabularyHead
+from tripel.nn.linear import FusedLinear
 from tripel.nn.stack import Stack
 
 
@@ -35,7 +36,8 @@ def build(config: ModelConfig, vocabulary: Vocabulary) -> EncoderDecoder:
         _stack(config, config.decoder, causal=True),
         (_embedding(config), _embedding(config)),
     )
-    initialise(model)
+    if not model.target_tokens.weight.is_meta:  # there, random numbers would only cost the import of torch's compiler
+        initialise(model)
     return model
 
 
@@ -77,7 +79,7 @@ def _stack(config: EncoderDecoderConfig, stack: StackConfig, *, causal: bool) ->
         )
         for _ in range(stack.n_layers)
     ]
-    final_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.wiring == "pre" else None
+    final_norm = LayerNorm(config.d_model, eps=config.norm_eps) if config.wiring == "pre" else None
     return Stack(blocks, final_norm)
 
 

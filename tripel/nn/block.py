@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tripel.nn.attention import CrossAttention
 from tripel.nn.dropout import add_dropout, dropout
+from tripel.nn.exact import LayerNorm
 from tripel.nn.mixer import Mixer, State, Taps, scoped
 
 WiringKind = Literal["post", "pre", "none"]
@@ -28,7 +29,7 @@ class Wiring(nn.Module):
     def __init__(self, kind: WiringKind, d_model: int, *, norm_eps: float, dropout: float) -> None:
         super().__init__()
         self.kind = kind
-        self.norm = nn.LayerNorm(d_model, eps=norm_eps) if kind != "none" else nn.Identity()
+        self.norm = LayerNorm(d_model, eps=norm_eps) if kind != "none" else nn.Identity()
         self.dropout = dropout
 
     def forward(self, x_BTD: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:

@@ -6,10 +6,10 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tripel.nn.dropout import Dropout
+from tripel.nn.exact import embedding
 
 PositionKind = Literal["sinusoidal", "learned", "none"]
 SinusoidOrder = Literal["halves", "interleaved"]
@@ -24,7 +24,7 @@ class TokenEmbedding(nn.Module):
         self.pad_id, self.factor = pad_id, math.sqrt(d_model) if scale else 1.0
 
     def forward(self, ids_BT: Tensor) -> Tensor:
-        x_BTD = F.embedding(ids_BT, self.weight, padding_idx=self.pad_id)
+        x_BTD = embedding(ids_BT, self.weight, self.pad_id)
         return x_BTD * self.factor if self.factor != 1.0 else x_BTD
 
 

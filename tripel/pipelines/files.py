@@ -5,10 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from rich.console import Console
 
@@ -21,7 +21,13 @@ FORMATS: dict[str, LineFormat] = {"lines": PlainLines(), "tsv": TsvLines(), "jso
 
 
 def translate_texts(
-    translator: Translator, texts: Sequence[str], out: TextIO, *, console: Console, prefix: str, settings: dict[str, Any]
+    translator: Translator,
+    texts: Sequence[str],
+    out: TextIO,
+    *,
+    console: Console,
+    prefix: str,
+    settings: dict[str, Any],
 ) -> None:
     """Translate texts given as arguments; n-best answers come with their scores, tab-separated. What was split or
     cleaned is told on console."""
@@ -70,17 +76,11 @@ def translate_stream(
 def reading(path: Path | None) -> Iterator[Iterator[str]]:
     """Lines of a file (plain or .gz) or, without one, of standard input. Raises InputError for what is not UTF-8 text."""
     if path is None:
-        stdin = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n") if hasattr(sys.stdin, "buffer") else sys.stdin
-        yield sys.stdin if sys.stdin.isatty() else _decoded(stdin, "standard input")
+        # A terminal is read as it is; a pipe is decoded here, so that its encoding does not depend on the locale.
+        piped = not sys.stdin.isatty() and hasattr(sys.stdin, "buffer")
+        yield _decoded(sys.stdin.buffer, "standard input") if piped else sys.stdin
         return
-    try:
-        binary = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    except OSError as error:
-        raise InputError(
-            "the input file cannot be read", given=f"{path}: {error.strerror}", expected="a readable text file",
-            mend="check the path and its permissions",
-        ) from None
-    with binary, io.TextIOWrapper(binary, encoding="utf-8", newline="\n") as file:  # type: ignore[arg-type]
+    with _open(path) as file:
         yield _decoded(file, str(path))
 
 
@@ -97,14 +97,29 @@ def writing(path: Path | None) -> Iterator[TextIO]:
         text.detach()
 
 
-def _decoded(file: TextIO, name: str) -> Iterator[str]:
+def _open(path: Path) -> BinaryIO | gzip.GzipFile:
+    try:
+        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise InputError(
+            "the input file cannot be read",
+            given=f"{path}: {error.strerror or error}",
+            expected="a readable text file",
+            mend="check the path and its permissions",
+        ) from None
+
+
+def _decoded(file: Iterable[bytes], name: str) -> Iterator[str]:
     number = 0
     try:
-        for number, line in enumerate(file, start=1):
-            yield line
+        for line in file:
+            number += 1
+            yield line.decode("utf-8")
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise InputError(
-            f"{name} is not UTF-8 text after line {number}", given=error, expected="text in UTF-8, plain or whole .gz",
+            f"{name} is not UTF-8 text at line {number}",
+            given=error,
+            expected="text in UTF-8, plain or whole .gz",
             mend="convert it, for example with iconv -t UTF-8",
         ) from None
 

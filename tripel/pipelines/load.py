@@ -8,7 +8,6 @@ import torch
 import yaml
 
 from tripel.checkpoint import load_run
-from tripel.decode.pack import pack
 from tripel.decode.search import DecodeConfig
 from tripel.errors import CheckpointError
 from tripel.pipelines.translate import Translator
@@ -32,4 +31,4 @@ def load(run: str | Path, *, device: str = "cpu") -> Translator:
                 expected="the file that was saved with this model",
                 mend="copy the folder again from where the model was trained",
             ) from None
-    return Translator(pack(model), loaded.tokenizers, decode)
+    return Translator(model, loaded.tokenizers, decode)

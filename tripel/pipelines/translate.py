@@ -10,6 +10,7 @@ from typing import Any, overload
 from pydantic import ValidationError
 
 from tripel.decode.engine import generate, stream
+from tripel.decode.prepare import Engine, prepare
 from tripel.decode.search import DecodeConfig, FinishReason, Hypothesis
 from tripel.errors import InputError, nearest
 from tripel.models.encoder_decoder import EncoderDecoder
@@ -75,11 +76,23 @@ class _Job:
 
 
 class Translator:
-    """A trained encoder-decoder with its tokenizers. decode: how answers are chosen unless a call says otherwise."""
+    """A trained encoder-decoder with its tokenizers. decode: how answers are chosen unless a call says otherwise.
 
-    def __init__(self, model: EncoderDecoder, tokenizers: TokenizerPair, decode: DecodeConfig | None = None) -> None:
+    engine: how the model is computed, see tripel.decode.prepare. All but `plain` work on a copy of the weights made
+    here.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoder,
+        tokenizers: TokenizerPair,
+        decode: DecodeConfig | None = None,
+        *,
+        engine: Engine = "auto",
+    ) -> None:
         self.model, self.tokenizers = model, tokenizers
         self.decode = decode or DecodeConfig()
+        self._decoder = prepare(model, engine)
 
     @overload
     def translate(self, texts: str, *, prefix: str = "", **settings: Any) -> Translation: ...
@@ -167,7 +180,7 @@ class Translator:
             given = [ids for ids in job.ids if ids is not None]
             sources += given
             forced += [prefix if i == 0 else () for i in range(len(given))]
-        answers = iter(generate(self.model, sources, config, prefixes=forced))
+        answers = iter(generate(self._decoder, sources, config, prefixes=forced))
         return [self._assemble(job, answers) for job in jobs]
 
     def _assemble(self, job: _Job, answers: Iterator[list[Hypothesis]]) -> Translation:
@@ -214,7 +227,7 @@ class Translator:
         for piece, ids in zip(job.pieces, job.ids, strict=True):
             if ids is not None:
                 detokenizer = self.tokenizers.target.stream()
-                for token in stream(self.model, ids, config, prefix=prefix):
+                for token in stream(self._decoder, ids, config, prefix=prefix):
                     yield detokenizer.push(token)
                 yield detokenizer.finish()
                 prefix = ()

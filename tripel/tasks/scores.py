@@ -66,9 +66,7 @@ class TranslationScores:
         return text.getvalue().rstrip("\n")
 
 
-def score_translations(
-    hypotheses: Sequence[str], references: Sequence[str], *, language: str
-) -> TranslationScores:
+def score_translations(hypotheses: Sequence[str], references: Sequence[str], *, language: str) -> TranslationScores:
     """Score hypotheses against one reference each, both cased and detokenised. language: the code of the target side.
 
     An empty hypothesis is scored as such. Raises DataError if the two differ in number or there are none.

@@ -29,8 +29,8 @@ _Substitutions = tuple[tuple[re.Pattern[str], str], ...]
 _NBSP = "\u00a0"
 _INITIALS = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z"
 _TITLES = """
-    Adj Adm Adv Asst Bart Bldg Brig Bros Capt Cmdr Col Comdr Con Corp Cpl DR Dr Ens Gen Gov Hon Hosp Insp Lt MM MR MRS MS
-    Maj Messrs Mlle Mme Mr Mrs Ms Msgr Op Ord Pfc Ph Prof Pvt Rep Reps Res Rev Rt Sen Sens Sfc Sgt Sr St Supt Surg"""
+    Adj Adm Adv Asst Bart Bldg Brig Bros Capt Cmdr Col Comdr Con Corp Cpl DR Dr Ens Gen Gov Hon Hosp Insp Lt MM MR MRS
+    MS Maj Messrs Mlle Mme Mr Mrs Ms Msgr Op Ord Pfc Ph Prof Pvt Rep Reps Res Rev Rt Sen Sens Sfc Sgt Sr St Supt Surg"""
 _ROMAN = "I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI XVII XVIII XIX XX"
 _ENGLISH = "Drs Hr v vs rev Nos Nr Jan Feb Mar Apr Jun Jul Aug Sep Oct Nov Dec"
 _GERMAN = """
@@ -95,7 +95,7 @@ _NORMALIZATION = tuple(
         ("[‘‚’]", '"'),
         ("''", '"'),
         ("…", "..."),
-        # French puts a no-break space inside quotation marks, before double punctuation and between a number and its unit.
+        # French puts a no-break space inside quotation marks, before double punctuation and before a unit.
         (f"{_NBSP}«{_NBSP}", ' "'),
         (f"«{_NBSP}?", '"'),
         (f"{_NBSP}»{_NBSP}", '" '),
@@ -151,7 +151,7 @@ def normalize_punctuation(text: str, *, language: str) -> str:
 
 
 def moses_tokenize(text: str, *, language: str, escape: bool = True) -> list[str]:
-    """The tokens of one line, as Moses' tokenizer gives them. escape: &apos; for ' and the like, as Moses writes them."""
+    """The tokens of one line, as Moses' tokenizer gives them. escape: write &apos; for ' and so on, as Moses does."""
     language = primary_language(language)
     rules = _rules()
     text = re.sub("[\x00-\x08\x0e-\x1f]", "", text)

@@ -35,6 +35,12 @@ class IdRows:
         """Ids in each row, int64 [rows]."""
         return np.diff(self.offsets)
 
+    def replaced(self, other: IdRows, where: np.ndarray) -> IdRows:
+        """These rows, but those of other where a row's flag is set; bool [rows]."""
+        rows = [other[i] if flag else self[i] for i, flag in enumerate(where.tolist())]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.where(where, other.lengths, self.lengths))])
+        return IdRows(np.concatenate([np.zeros(0, np.int32), *rows]), offsets)
+
     def is_sound(self, vocab_size: int) -> bool:
         """Whether arrays read from a file are what they should be: types, offsets in order, ids in the vocabulary."""
         ids, offsets = self.ids, self.offsets

@@ -70,7 +70,7 @@ class FusedRDrop(torch.autograd.Function):
     ) -> Tensor:
         n = len(targets_N)
         head = _Head(h_MD, weight_VD, bias_V, smoothing)
-        # Gradients are summed in units of alpha / 4, where each cross-entropy weighs 2 / alpha: one pass less per chunk.
+        # Gradients are summed in units of alpha / 4, where each cross-entropy weighs 2 / alpha: a pass less per chunk.
         ctx.unit, share = alpha / 4, 2 / alpha
         gradients = _Gradients(head, h_MD, share)
         total = h_MD.new_zeros((), dtype=head.sum_dtype)
@@ -119,7 +119,8 @@ class _Head:
         """parts matrices (parts, R, V) that together are one chunk."""
         chunk = CHUNK_CPU if self.weight.device.type == "cpu" else CHUNK_GPU
         n_chunks = math.ceil(n_rows * parts * len(self.weight) / chunk)
-        rows = math.ceil(n_rows / max(n_chunks, 1))  # equal chunks: a small last one would cost a product of its own
+        # Equal chunks: a small last one would cost a product of its own.
+        rows = max(math.ceil(n_rows / max(n_chunks, 1)), 1)
         return self.weight.new_empty(parts, rows, len(self.weight))
 
     def logits(self, h_RD: Tensor, *, out: Tensor | None = None) -> Tensor:

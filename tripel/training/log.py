@@ -80,8 +80,11 @@ class RunLog:
     def validation(self, record: dict[str, float], best: bool) -> None:
         """A validation record: written and shown."""
         self.write(record)
-        shown = "  ".join(f"{name} {value:.3f}" if name == "valid_loss" else f"{name} {value:.2f}"
-                          for name, value in record.items() if name not in ("step", "tokens", "seconds"))
+        shown = "  ".join(
+            f"{name} {value:.3f}" if name == "valid_loss" else f"{name} {value:.2f}"
+            for name, value in record.items()
+            if name not in ("step", "tokens", "seconds")
+        )
         self.say(f"step {int(record['step']):>6}  validation  {shown}{'  (best)' if best else ''}")
 
     def close(self) -> None:

@@ -177,5 +177,4 @@ class Optimizer:
                     prefix = self._names[id(p)] + "|"
                     slots = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                     if slots:
-                        device = {k: "cpu" if v.dim() == 0 and p.device.type == "cpu" else p.device for k, v in slots.items()}
-                        optimizer.state[p] = {k: v.to(device[k]).clone() for k, v in slots.items()}
+                        optimizer.state[p] = {slot: value.to(p.device).clone() for slot, value in slots.items()}

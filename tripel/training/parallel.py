@@ -23,7 +23,7 @@ def begin(device: torch.device) -> None:
         except Exception as error:
             raise DeviceError(
                 "the processes could not find each other",
-                given=f"MASTER_ADDR={os.environ.get('MASTER_ADDR')}, MASTER_PORT={os.environ.get('MASTER_PORT')}: {error}",
+                given=f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}",
                 expected="all processes started by one torchrun command",
                 mend="start with: torchrun --nproc-per-node N -m tripel train ...",
             ) from error

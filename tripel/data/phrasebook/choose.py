@@ -8,6 +8,8 @@ in a grammatical relation; the splits are cut along these.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate
 from random import Random
 
 from tripel.data.phrasebook.lexicon import Adjective, Lexicon, Noun, ObjectChoice, Predicate, lexicon, read_table
@@ -26,15 +28,20 @@ _PRONOUNS = {
 }  # fmt: skip
 # who can be asked for: kinds of people with their weights
 _WHO = {
-    "any": "I:6 you:5 he:6 she:6 we:6 they:5 name:18 title:3 kin:14 family:4 role:7 human:4 child:1 pair:6",
-    "third": "he:5 she:5 they:3 name:18 title:3 kin:14 family:4 role:7 human:4 pair:5",
-    "single": "he:5 she:5 name:18 title:2 kin:14 role:7 human:3",
+    "any": "I:7 you:2 he:6 she:6 we:6 they:5 name:18 title:3 kin:14 family:4 role:7 human-adult:3 pair:6",
+    "asked": "you:6 he:5 she:5 they:4 name:16 title:2 kin:12 family:4 role:7 human-adult:3 pair:4",
+    "third": "he:5 she:5 they:3 name:18 title:3 kin:14 family:4 role:7 human-adult:3 pair:5",
+    "single": "he:5 she:5 name:18 title:2 kin:14 role:7 human-adult:2",
     "gendered": "he:4 she:4 name:16 title:3 kin:14 role:4",
     "named": "name:18 title:3 kin:14 role:5",
     "several": "we:3 they:3 family:4 pair:8 children:2",
-    "noun": "kin:10 role:6 human:8 family:2",
-    "stranger": "human:6 adult-role:6",
+    "noun": "kin:10 role:6 family:2",
+    "stranger": "human-adult:5 adult-role:6",
+    "young-one": "young:6 child:2 children:3",
     "people": "me:4 you:3 him:3 her:3 us:3 them:3 name:16 title:3 kin:12 family:4 role:8 friend:4",
+    "aged": "he:2 she:2 name:8",
+    "somebody": "I:4 you:2 he:3 she:3 we:3 they:2",
+    "searcher": "I:4 he:3 she:3 we:3 they:2",
     "woman": "name-f:5 kin-f:5", "man": "name-m:5 kin-m:5",
 }  # fmt: skip
 _OBJECT_PRONOUNS = {"me": "I", "him": "he", "her": "she", "us": "we", "them": "they"}
@@ -50,6 +57,7 @@ class Draft:
     words: set[str] = field(default_factory=set)
     related: list[tuple[str, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    tenses: dict[str, str] = field(default_factory=dict)  # of the clauses drawn so far, by part name
     is_contracted: bool = False
 
     def node(self) -> int:
@@ -76,18 +84,28 @@ class Draft:
 
 def nouns_of(book: Lexicon, source: str) -> list[Noun]:
     """The nouns of a class, or the single noun of that name."""
-    return book.by_class.get(source) or [book.nouns[source]]
+    return book.by_class.get(source) or [book.nouns[source.removeprefix("=")]]
 
 
 def weighted(draft: Draft, table: str) -> str:
-    names, weights = zip(*(item.split(":") for item in table.split()), strict=True)
-    return draft.random.choices(names, [float(w) for w in weights])[0]
+    names, weights = _weights(table)
+    return draft.random.choices(names, cum_weights=weights)[0]
+
+
+@cache
+def _weights(table: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    items = [item.split(":") for item in table.split()]
+    return tuple(name for name, _ in items), tuple(accumulate(float(weight) for _, weight in items))
 
 
 def person(draft: Draft, who: str = "any", *, owner: NounPhrase | None = None) -> NounPhrase:
     """Somebody. who: a key of _WHO, or one kind (I, she, name, kin ...). owner: whose "own" relatives are."""
     kind = weighted(draft, _WHO[who]) if who in _WHO else who
     kind = _OBJECT_PRONOUNS.get(kind, kind)
+    if kind in ("nobody", "who"):
+        return NounPhrase(draft.node(), kind, gender="m")
+    if kind == "generic":  # whoever it may be: the understood subject of an infinitive
+        return NounPhrase(draft.node(), "pronoun")
     if kind in _PRONOUNS:
         person_, plural, gender = _PRONOUNS[kind]
         return NounPhrase(draft.node(), "pronoun", person=person_, is_plural=plural, gender=gender)
@@ -147,15 +165,17 @@ def _somebody(draft: Draft, kind: str, owner: NounPhrase | None) -> NounPhrase:
     np = NounPhrase(draft.node(), "noun", noun, determiner, plural or noun.number["en"] == "pl")
     if determiner == "own":
         np.owner = owner or person(draft, draft.random.choice(["I", "I", "I", "you", "he", "she", "we"]))
-    elif kind in ("human", "adult-role", "role") and draft.chance(0.25):
+    elif kind in ("human-adult", "young", "adult-role", "role") and draft.chance(0.25):
         describe(draft, np)
     return np
 
 
-def describe(draft: Draft, np: NounPhrase) -> None:
-    """Gives a noun one adjective that goes with it, seldom two (a small red car)."""
+def describe(draft: Draft, np: NounPhrase, excluded: frozenset[str] = frozenset(), among: str = "") -> None:
+    """Gives a noun one adjective that goes with it, seldom two (a small red car). among: only those of this group."""
     assert np.noun is not None
-    choices = draft.book.adjectives_of[np.noun.english]
+    choices = [a for a in draft.book.adjectives_of[np.noun.english] if a.english not in excluded]
+    if among:
+        choices = [a for a in choices if f"~{among}" in a.classes]
     if not choices:
         return
     first = draft.random.choice(choices)
@@ -188,8 +208,9 @@ def allowed(noun: Noun, code: str) -> bool:
 
 
 def thing(
-    draft: Draft, source: str, codes: str, *, owner: NounPhrase | None = None, adjective_share: float = ADJECTIVE_SHARE
-) -> NounPhrase:
+    draft: Draft, source: str, codes: str, *, owner: NounPhrase | None = None, adjective_share: float = ADJECTIVE_SHARE,
+    excluded: frozenset[str] = frozenset(),
+) -> NounPhrase:  # fmt: skip
     """A noun of the class with one of the determiners. owner: the possessor of "own" ("Anna reads her book")."""
     noun = draft.random.choice(nouns_of(draft.book, source))
     code = draft.random.choice(codes)
@@ -201,13 +222,16 @@ def thing(
         plural = noun.number["en"] == "pl"
     np = NounPhrase(draft.node(), "noun", noun, determiner, plural)
     if determiner == "own":
+        if owner is not None and owner.kind == "nobody":
+            raise Unsayable("nobody's own")
         np.owner = owner if owner is not None and owner.kind != "who" else person(draft, "I")
     elif determiner == "gen":
         np.owner = person(draft, draft.random.choice(["name", "name", "kin"]))
     elif determiner == "number":
-        np.numeral = draft.random.choice(NUMERALS[1:12])[1:]
+        few = 3 if "kin" in noun.classes else 6
+        np.numeral = draft.random.choice(NUMERALS[1:few])[1:]
     if draft.chance(adjective_share):
-        describe(draft, np)
+        describe(draft, np, excluded)
     return np
 
 
@@ -230,16 +254,22 @@ def place(draft: Draft, relation: str, source: str) -> Location:
 
 
 def fill(
-    draft: Draft, choice: ObjectChoice, predicate: Predicate, subject: NounPhrase, negated: bool = False
+    draft: Draft, choice: ObjectChoice, predicate: Predicate, subject: NounPhrase, usual: bool = True, general: bool = False
 ) -> NounPhrase | Location:
-    """What stands in a slot of a predicate, noted as a pair with its verb. negated: no numerals ("not three apples")."""
+    """What stands in a slot of a predicate, noted as a pair with its verb. usual: numerals too, but not in a negation ("not
+    three apples"). general: of things in general, where the verb allows it ("she likes to sing songs")."""
     if choice.source.startswith(("at:", "to:")):
         relation, _, source = choice.source.partition(":")
         return place(draft, relation, source)
     if choice.source == "people":
         return _other_person(draft, subject)
-    codes = choice.determiners.replace("n", "") or "t" if negated else choice.determiners
-    np = thing(draft, choice.source, codes, owner=subject, adjective_share=ADJECTIVE_SHARE * choice.adjectives)
+    codes = choice.determiners
+    if general:
+        codes = "P" if "P" in codes else codes.replace("a", "").replace("n", "") or "t"
+    elif not usual:
+        codes = codes.replace("n", "") or "t"
+    share = ADJECTIVE_SHARE * choice.adjectives
+    np = thing(draft, choice.source, codes, owner=subject, adjective_share=share, excluded=choice.excluded)
     assert np.noun is not None
     draft.related.append((f"v:{predicate.key}", f"n:{np.noun.english}"))
     return np
@@ -268,7 +298,7 @@ def number_of_objects(book: Lexicon, choice: ObjectChoice) -> int:
     if choice.source.startswith(("at:", "to:")) or choice.source == "people":
         return 0
     return sum(
-        1 + choice.adjectives * len(book.adjectives_of[noun.english])
+        1 + choice.adjectives * sum(a.english not in choice.excluded for a in book.adjectives_of[noun.english])
         for noun in nouns_of(book, choice.source)
         for code in dict.fromkeys(choice.determiners)
         if allowed(noun, code)

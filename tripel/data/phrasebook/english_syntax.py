@@ -29,10 +29,8 @@ def noun_phrase(np: NounPhrase, case: str = "subject") -> list[Token]:
         case "relative":
             person = np.antecedent is not None and _is_person(np.antecedent)
             return [Token("who" if person and case == "subject" else "that", (np.number,))]
-        case "who" | "whom":
-            return [Token("who", (np.number,))]
-        case "what":
-            return [Token("what", (np.number,))]
+        case "who" | "whom" | "what" | "nobody":
+            return [Token("who" if np.kind == "whom" else np.kind, (np.number,))]
         case "alone":
             return [Token(_owner_words(np, alone=True), (np.number, np.number + DETERMINER))]
     return _common(np)
@@ -104,7 +102,8 @@ def location(place: Location) -> list[Token]:
         return [Token(preposition, mark, place.number), *name]
     assert place.place is not None and place.phrase is not None
     preposition = place.place.english if place.relation == "at" else place.relation
-    return [Token(preposition, mark, place.phrase.number), *noun_phrase(place.phrase, "object")]
+    words = [Token(word, mark, place.phrase.number) for word in preposition.split()]
+    return [*words, *noun_phrase(place.phrase, "object")]
 
 
 def adverbial(node: Adverbial) -> list[Token]:
@@ -115,7 +114,7 @@ def adverbial(node: Adverbial) -> list[Token]:
 
 
 def clause(c: Clause, form: str = "main") -> list[Token]:
-    """form: main, question, inf (without to), ing, imperative, share (no subject: "and turns on the light")."""
+    """form: main, question, inf, to (the infinitive with to), ing, imperative, share (no subject: "and turns on the light")."""
     frame = c.predicate.frames["en"]
     subject_np = c.noun_phrases()[frame.subject]
     extracted = _extracted(c, frame)
@@ -126,7 +125,7 @@ def clause(c: Clause, form: str = "main") -> list[Token]:
     if c.negation in ("anymore", "yet"):
         complements = [*complements, Token(c.negation, (c.number + NOT,))]
     tail = [*complements, *end]
-    if form in ("inf", "ing", "imperative"):
+    if form in ("inf", "to", "ing", "imperative"):
         return [*chain, *middle, *tail]
     subject = [] if form == "share" else noun_phrase(subject_np)
     front = [*noun_phrase(extracted, "object")] if extracted is not None else []
@@ -183,8 +182,8 @@ _TO_MODALS = {"have-to": "have", "want": "want", "like": "like", "prefer": "pref
 def _verb_chain(c: Clause, frame: Frame, subject: NounPhrase, form: str) -> list[Token]:
     """The words up to and with the verb."""
     verb = (c.number + VERB,)
-    if form == "inf":
-        return [Token(frame.verb, verb)]
+    if form in ("inf", "to"):
+        return [Token("to", (c.number + TO,), c.number + VERB)] * (form == "to") + [Token(frame.verb, verb)]
     if form == "ing":
         return [Token(forms.ing(frame.verb, lexicon().english_verb(frame.verb)[0]), verb)]
     if form == "imperative":
@@ -226,7 +225,7 @@ def _tense_chain(c: Clause, frame: Frame, subject: NounPhrase, form: str) -> lis
             return [*be, Token("going", aux), Token("to", aux), Token(frame.verb, verb)]
         case "hypothetical" if frame.verb == "be":
             return _negated([Token("were", verb + aux)], c)
-    past = c.tense in ("past", "narrative", "hypothetical")
+    past = c.tense in ("past", "narrative", "used-to", "hypothetical")
     if frame.verb == "be":
         return _negated([Token(_finite("be", subject, past), verb + aux)], c)
     if form == "question" and subject.kind != "who" or c.negation not in ("", "never"):
@@ -274,7 +273,7 @@ def _invertible(chain: list[Token]) -> tuple[list[Token], list[Token]]:
 def _complements(c: Clause, frame: Frame, extracted: NounPhrase | None) -> list[Token]:
     """A pronoun goes before the particle: turn it on, turn on the lamp."""
     tokens = [Token(frame.particle, (c.number + VERB,))] if frame.particle else []
-    for part in frame.parts:
+    for part in _object_order(c, frame):
         if isinstance(part, Fixed):
             tokens.append(_fixed(c, part))
             continue
@@ -283,6 +282,16 @@ def _complements(c: Clause, frame: Frame, extracted: NounPhrase | None) -> list[
         is_pronoun = isinstance(filler, NounPhrase) and filler.is_pronoun()
         tokens = [*words, *tokens] if frame.particle and is_pronoun else [*tokens, *words]
     return tokens
+
+
+def _object_order(c: Clause, frame: Frame) -> list[Slot | Fixed]:
+    """Give Anna the book, but give it to Anna."""
+    parts = list(frame.parts)
+    receiver, given = frame.slot("I"), c.slots.get("O")
+    if receiver in parts[:1] and receiver is not None and not receiver.mark and isinstance(given, NounPhrase):
+        if given.is_pronoun() or given.kind in ("what", "relative"):
+            parts = [*parts[1:], Slot("I", "to")]
+    return parts
 
 
 def _fixed(c: Clause, part: Fixed) -> Token:

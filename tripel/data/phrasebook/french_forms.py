@@ -85,7 +85,7 @@ def regular_feminine(masculine: str) -> str:
     """Feminine of the adjectives and participles named in verb complements: fier, fière; amoureux, amoureuse; pressé, pressée."""
     if masculine.endswith("e"):
         return masculine
-    for ending, feminine in (("eux", "euse"), ("er", "ère"), ("if", "ive")):
+    for ending, feminine in (("eux", "euse"), ("er", "ère"), ("f", "ve")):
         if masculine.endswith(ending):
             return masculine.removesuffix(ending) + feminine
     return masculine + "e"
@@ -178,7 +178,7 @@ _FUTURE = ("ai", "as", "a", "ons", "ez", "ont")
 
 def _silent(stem: str, infinitive: str) -> str:
     """The stem of an -er verb before a silent e: achèt-, préfèr-, jett-, appell-, nettoi-."""
-    if infinitive.endswith(("eler", "eter")) and not infinitive.endswith(("acheter", "geler", "peler")):
+    if infinitive.endswith(("eler", "eter")) and infinitive not in ("acheter", "geler", "peler"):
         return stem + stem[-1]
     if infinitive.endswith("yer"):
         return stem[:-1] + "i"

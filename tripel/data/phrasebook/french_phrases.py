@@ -36,8 +36,8 @@ def noun_phrase(np: NounPhrase, article: str = "") -> list[Token]:
             return [*noun_phrase(first), Token("et", mark), *noun_phrase(second)]
         case "relative":
             raise Unsayable("a relative pronoun inside its clause")
-        case "who" | "whom":
-            return [Token("qui", mark)]
+        case "who" | "whom" | "nobody":
+            return [Token("personne" if np.kind == "nobody" else "qui", mark)]
         case "alone":
             return _alone(np)
     return _common(np, article)
@@ -185,7 +185,8 @@ def location(place: Location) -> list[Token]:
         return [Token(preposition, (concept,), place.number), *(Token(word, (place.number,)) for word in name)]
     assert place.place is not None and place.phrase is not None
     preposition = place.place.french_at if place.relation == "at" else place.place.french_to
-    return [Token(preposition, (concept,), place.phrase.number), *noun_phrase(place.phrase)]
+    words = [Token(word, (concept,), place.phrase.number) for word in preposition.split()]
+    return [*words, *noun_phrase(place.phrase)]
 
 
 def adverbial(node: Adverbial) -> list[Token]:

@@ -15,7 +15,7 @@ from tripel.data.phrasebook.french_forms import FrenchVerb
 from tripel.data.phrasebook.lexicon import lexicon
 from tripel.data.phrasebook.tokens import Token
 from tripel.data.phrasebook.tree import (
-    AUX, MODAL, NOT, OBJECT_PREPOSITION, TAG, VERB, Clause, Location, NounPhrase, Unsayable,
+    AUX, MODAL, NOT, OBJECT_PREPOSITION, TAG, TO, VERB, Clause, Location, NounPhrase, Unsayable,
 )  # fmt: skip
 
 _Conjugation = Callable[[FrenchVerb, int, bool], str]
@@ -39,7 +39,8 @@ class _Parts:
 
 
 def clause(c: Clause, form: str = "main") -> list[Token]:
-    """form: main, question (est-ce que), inf, imperative, share (no subject), subj (subjunctive)."""
+    """form: main, question (est-ce que), inf, "inf de" (with that preposition), imperative, share (no subject), subj (subjunctive), future, invert
+    (the subject behind the verb)."""
     frame = c.predicate.frames["fr"]
     subject_np = c.noun_phrases()[frame.subject]
     parts = _parts(c, frame, subject_np)
@@ -47,12 +48,15 @@ def clause(c: Clause, form: str = "main") -> list[Token]:
     ending = [t for a in c.adverbials if _position(a) == "end" and a is not c.front for t in phrases.adverbial(a)]
     if form == "imperative":
         return [*_imperative(c, verb, subject_np, parts), *parts.complements, *ending]
-    if form == "inf":
+    if form.startswith("inf"):
+        governed = [Token(word, (c.number + TO,), c.number + VERB) for word in form.split()[1:]]
         negation = [Token("ne", (c.number + NOT,)), *_second_negation(c)] if c.negation else []
         main = Token(verb.infinitive, (c.number + VERB,))
-        return [*negation, *parts.clitics, main, *parts.complements, *ending]
+        return [*governed, *negation, *parts.clitics, main, *parts.complements, *ending]
     group = _verb_group(c, verb, frame, subject_np, parts, form)
     subject = [] if form == "share" else phrases.subject(subject_np)
+    if form == "invert":  # Où est la gare ?
+        return [*group, *subject, *parts.complements, *ending]
     rest = [*group, *parts.complements, *ending]
     if form == "question" and subject_np.kind != "who":
         mark = (c.number + AUX,) if not c.modal else (c.number + MODAL,)
@@ -76,7 +80,8 @@ def _verb_group(
     """ne, clitics, the conjugated verb, pas, adverbs, and the participle or infinitive."""
     person, plural = subject.person, subject.plural("fr") or subject.is_formal
     finite, tail, clitics_on_tail = _conjugated(c, verb, frame, subject, parts, person, plural, form)
-    ne = [Token("ne", (c.number + NOT,))] if c.negation else []
+    is_negated = c.negation or subject.kind == "nobody"
+    ne = [Token("ne", (c.number + NOT,) if c.negation else (), subject.number)] if is_negated else []
     middle = [t for a in c.adverbials if _position(a) == "mid" and a is not c.front for t in phrases.adverbial(a)]
     before = [] if clitics_on_tail else parts.clitics
     if clitics_on_tail:
@@ -92,6 +97,8 @@ def _conjugated(
     infinitive = Token(verb.infinitive, main)
     if c.modal:
         return _modal(c, person, plural, modal, infinitive)
+    if form == "future":  # dès que takes the future where English has the present
+        return Token(forms.future(verb, person, plural), main + aux), [], False
     if form == "subj":
         return Token(forms.subjunctive(verb, person, plural), main + aux), [], False
     match c.tense:
@@ -104,7 +111,7 @@ def _conjugated(
             conjugate = forms.future if c.tense == "will" else forms.conditional
             return Token(conjugate(verb, person, plural), main + aux), [], False
     # a state in the past is seen from inside: she was tired, elle était fatiguée
-    if c.tense in ("was-doing", "hypothetical") or (c.tense in ("past", "narrative") and "s" in c.predicate.tenses):
+    if c.tense in ("was-doing", "used-to", "hypothetical") or (c.tense in ("past", "narrative") and "s" in c.predicate.tenses):
         return Token(forms.imperfect(verb, person, plural), main + aux), [], False
     if c.tense in ("past", "narrative", "perfect"):
         return _compound(verb, frame, subject, parts, person, plural, main, aux)
@@ -183,7 +190,8 @@ def _slot(c: Clause, part: Slot, found: _Parts) -> None:
     elif filler.is_pronoun() and preposition != "than":
         _pronoun(c, filler, preposition, found)
     elif preposition in ("", "than"):
-        article = "de" if c.negation and preposition == "" and not generic and filler.is_indefinite() else generic
+        is_negated = c.negation or c.subject.kind == "nobody"
+        article = "de" if is_negated and preposition == "" and not generic and filler.is_indefinite() else generic
         found.complements += phrases.noun_phrase(filler, article)
     else:
         governed = generic or ("de" if preposition.split()[-1] == "de" and filler.determiner == "bare" else "")

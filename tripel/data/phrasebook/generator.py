@@ -11,6 +11,7 @@ sentence of train, valid or test contains both.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
@@ -41,7 +42,7 @@ class Pair:
     """A sentence, its translation, and which words translate which.
 
     alignment: sorted (source index, target index), counted over split_words(source, "en") and split_words(target, target
-    language). words: keys of the verbs (v:), nouns (n:) and adjectives (a:) used. held_out: the pairs of these that no
+    language). split: train, valid, test or compositional. words: keys of the verbs (v:), nouns (n:) and adjectives (a:) used. held_out: the pairs of these that no
     training sentence holds.
     """
 
@@ -49,6 +50,7 @@ class Pair:
     target: str
     alignment: list[tuple[int, int]]
     pattern: str
+    split: str
     words: frozenset[str]
     held_out: tuple[tuple[str, str], ...] = ()
 
@@ -69,15 +71,14 @@ def generate(target: Target, count: int, seed: int) -> PhrasebookSplits:
     """
     check_request(target, count)
     held = max(1, min(MAX_HELD_OUT_SENTENCES, count // 10))
-    wanted = dict(zip(SPLITS, (count, held, held, held), strict=True))
     splits = PhrasebookSplits()
     seen: set[str] = set()
     random = Random(f"{target} {seed}")
     fruitless = 0
-    while any(len(getattr(splits, name)) < n for name, n in wanted.items()):
-        pair = _draw(target, random)
-        name = "" if pair is None or pair.source in seen else split_of(pair)
-        if pair is None or not name or len(getattr(splits, name)) >= wanted[name]:
+    missing = dict(zip(SPLITS, (count, held, held, held), strict=True))
+    while any(missing.values()):
+        pair = realize(_choose_pattern(random), target, random, lambda split: missing[split] > 0)
+        if pair is None or pair.source in seen:
             fruitless += 1
             if fruitless > _MAX_FRUITLESS_DRAWS:
                 raise DataError(
@@ -87,7 +88,8 @@ def generate(target: Target, count: int, seed: int) -> PhrasebookSplits:
             continue
         fruitless = 0
         seen.add(pair.source)
-        getattr(splits, name).append(pair)
+        getattr(splits, pair.split).append(pair)
+        missing[pair.split] -= 1
     return splits
 
 
@@ -106,13 +108,13 @@ def check_request(target: str, count: int) -> None:
         )  # fmt: skip
 
 
-def split_of(pair: Pair) -> str:
+def split_of(source: str, words: frozenset[str], held_out: tuple[tuple[str, str], ...]) -> str:
     """The split of a sentence, by hash of its words alone; "" for one that holds a held-out pair only by chance."""
-    if pair.held_out:
+    if held_out:
         return "compositional"
-    if _has_held_out_words(pair.words):
+    if _has_held_out_words(words):
         return ""
-    share = _hash_share(pair.source)
+    share = _hash_share(source)
     return "valid" if share < VALID_SHARE else "test" if share < VALID_SHARE + TEST_SHARE else "train"
 
 
@@ -158,25 +160,28 @@ def _pattern_weights() -> list[float]:
     return list(accumulate(p.weight for p in patterns()))
 
 
-def _draw(target: Target, random: Random) -> Pair | None:
-    """One sentence pair, or None when the drawn parts cannot be said."""
-    pattern = random.choices(patterns(), cum_weights=_pattern_weights())[0]
-    return realize(pattern, target, random)
+def _choose_pattern(random: Random) -> Pattern:
+    return random.choices(patterns(), cum_weights=_pattern_weights())[0]
 
 
-def realize(pattern: Pattern, target: Target, random: Random) -> Pair | None:
-    """One pair of a pattern, or None when the parts drawn for it do not go together."""
+def realize(
+    pattern: Pattern, target: Target, random: Random, wanted: Callable[[str], bool] = lambda split: True
+) -> Pair | None:
+    """One pair of a pattern; None when the parts drawn for it do not go together or its split is not wanted."""
     draft = Draft(random, is_contracted=random.random() < _CONTRACTED_SHARE)
     try:
         parts = draw_parts(pattern, draft)
-        source, translation = write(pattern, parts, "en"), write(pattern, parts, target)
+        tokens = write(pattern, parts, "en")
+        source, words = surface(tokens, "en"), frozenset(draft.words)
+        held_out = tuple(dict.fromkeys(pair for pair in draft.related if _is_held_out(*pair)))
+        split = split_of(source, words, held_out)
+        if not split or not wanted(split):
+            return None
+        translation = write(pattern, parts, target)
     except Unsayable:
         return None
-    held_out = tuple(dict.fromkeys(pair for pair in draft.related if _is_held_out(*pair)))
-    return Pair(
-        surface(source, "en"), surface(translation, target), align(source, translation), pattern.name,
-        frozenset(draft.words), held_out,
-    )  # fmt: skip
+    alignment = align(tokens, translation)
+    return Pair(source, surface(translation, target), alignment, pattern.name, split, words, held_out)
 
 
 @cache
@@ -190,7 +195,7 @@ def capacity(target: Target) -> int:
     book = lexicon()
     times = 1 + len(book.phrases_by_group["past"])
     total = sum(choose.sayable_subjects(book) * n * times for n in _objects_of_past_verbs(book))
-    return int(total * (1 - HELD_OUT_SHARE) ** 2 * (1 - VALID_SHARE - TEST_SHARE)) if target in TARGETS else 0
+    return int(total * (1 - HELD_OUT_SHARE) ** 4 * (1 - VALID_SHARE - TEST_SHARE)) if target in TARGETS else 0
 
 
 def _objects_of_past_verbs(book: Lexicon) -> list[int]:

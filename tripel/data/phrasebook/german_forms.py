@@ -254,4 +254,5 @@ def imperative(verb: GermanVerb, plural: bool, formal: bool) -> str:
         return changed  # e becomes i: gib, nimm, lies; umlaut does not carry over: fahr, lauf
     if stem.endswith("el"):
         return stem[:-2] + "le"
-    return stem + ("e" if _needs_e(stem) or stem.endswith(("ig", "er")) else "")
+    is_regular = not verb.er  # danke, zeige; but komm, geh
+    return stem + ("e" if is_regular or _needs_e(stem) else "")

@@ -29,6 +29,8 @@ def noun_phrase(np: NounPhrase, case: str = "nom", *, override: str = "", with_k
             return [Token(forms.relative(case, _gender(np)), mark)]
         case "who" | "whom":
             return [Token({"nom": "wer", "acc": "wen", "dat": "wem"}[case], mark)]
+        case "nobody":
+            return [Token("niemand", mark)]
         case "what":
             if case != "acc":
                 raise Unsayable("was in another case than the accusative")
@@ -85,7 +87,7 @@ def _common(np: NounPhrase, case: str, override: str, with_kein: bool) -> list[T
 
 def _article(np: NounPhrase, determiner: str, case: str, gender: str, with_kein: bool) -> tuple[str, str]:
     """(article, declension of a following adjective)."""
-    if with_kein or determiner == "no":
+    if with_kein or determiner in ("no", "kein"):
         return forms.ein_word("kein", case, gender), "mixed"
     match determiner:
         case "the":

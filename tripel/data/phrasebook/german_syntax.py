@@ -34,13 +34,15 @@ _PRETERITE_PAST = {"sein", "haben", "wissen", "mögen", "heißen", "werden"}
 
 
 def clause(c: Clause, form: str = "main") -> list[Token]:
-    """form: main (verb second), front (verb first: after a fronted word, or a question), last, zu, inf, imperative, share (main
+    """form: main (verb second), front (verb first: after a fronted word, or a question), last, zu, um (um ... zu), inf, imperative, share (main
     without subject: "und macht das Licht an")."""
     frame = c.predicate.frames["de"]
     verb = lexicon().german_verb(frame.verb)
     subject_np, subject = _subject(c, frame)
     middle, extracted = _middle_field(c, frame, subject_np)
     finite, end = _verbal_complex(c, verb, subject_np, is_last=form == "last")
+    if frame.subject == "O" and form != "main" and c.subject.is_pronoun():  # weil dir der Film gefällt
+        subject, middle = [middle[0], *subject], middle[1:]
     front = extracted
     if c.front is not None and form == "main":
         front = phrases.adverbial(c.front)
@@ -55,7 +57,9 @@ def clause(c: Clause, form: str = "main") -> list[Token]:
             return [*front, *subject, *middle, *end, finite]
         case "imperative":
             return _imperative(c, verb, subject_np, middle)
-    return [*middle, *_infinitive(c, verb, with_zu=form == "zu")]
+    if form == "um":
+        middle = [Token("um", (c.number + TO,), c.number + VERB), *middle]
+    return [*middle, *_infinitive(c, verb, with_zu=form in ("zu", "um"))]
 
 
 def _subject(c: Clause, frame: Frame) -> tuple[NounPhrase, list[Token]]:
@@ -222,7 +226,7 @@ def _german_tense(c: Clause, verb: GermanVerb) -> str:
             return "preterite"
         case "past" | "perfect" | "just":
             return "perfect"
-        case "narrative" | "was-doing":
+        case "narrative" | "used-to" | "was-doing":
             return "preterite"
         case "will" | "going":
             return "future"
@@ -241,7 +245,7 @@ def _infinitive(c: Clause, verb: GermanVerb, *, with_zu: bool) -> list[Token]:
         return [Token(forms.infinitive(verb), main)]
     words = forms.zu_infinitive(verb)
     if len(words) == 1:
-        return [Token(words[0], main, c.number + TO)]
+        return [Token(words[0], (*main, c.number + TO))]
     return [Token(words[0], (c.number + TO,), c.number + VERB), Token(words[1], main)]
 
 

@@ -57,6 +57,7 @@ class Adjective:
     french_masculine: str
     french_feminine: str
     is_before: bool  # stands before the French noun
+    french_predicate: str  # masculine used after être ("la robe est neuve", but "une nouvelle robe")
 
     @property
     def is_gradable(self) -> bool:
@@ -84,6 +85,7 @@ class ObjectChoice:
     source: str
     determiners: str
     adjectives: bool
+    excluded: frozenset[str] = frozenset()  # adjectives that would contradict the verb
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +130,7 @@ class Lexicon:
     predicates: list[Predicate]
     phrases: list[Phrase]
     places: dict[str, Place]
+    relations: dict[str, Place]  # next-to, behind ...
     regions: list[Region]
     first_names: list[tuple[str, str]]
     last_names: list[str]
@@ -190,8 +193,11 @@ def lexicon() -> Lexicon:
     families = _families()
     nouns, aspirated = _nouns(families)
     adjectives = [
-        Adjective(en, c, tuple(k.split()), de, dc, stem or de, m.replace("~", " "), f.replace("~", " "), pos == "before")
-        for en, c, k, de, dc, stem, m, f, pos in read_table("adjectives.tsv", 9)
+        Adjective(
+            en, c, tuple(k.split()), de, dc, stem or de, m.replace("~", " "), f.replace("~", " "), pos == "before",
+            after_be or m,
+        )
+        for en, c, k, de, dc, stem, m, f, pos, after_be in read_table("adjectives.tsv", 10)
     ]
     geography = read_table("geography.tsv", 7)
     names = read_table("names.tsv", 3)
@@ -201,6 +207,7 @@ def lexicon() -> Lexicon:
         predicates=[_predicate(row) for row in read_table("predicates.tsv", 8)],
         phrases=[Phrase(frozenset(g.split()), *rest) for g, *rest in read_table("phrases.tsv", 7)],
         places={row[0]: _place(row) for row in read_table("places.tsv", 5)},
+        relations={name: _place(("", en, de, de, fr)) for name, en, de, fr in read_table("relations.tsv", 4)},
         regions=[
             Region(frozenset(k.split()), en, {"at": at, "to": to, "from": of}, {"at": f_at, "to": f_at, "from": f_of})
             for k, en, at, to, of, f_at, f_of in geography
@@ -227,6 +234,7 @@ def _families() -> dict[str, list[str]]:
 
 def _nouns(families: dict[str, list[str]]) -> tuple[dict[str, Noun], frozenset[str]]:
     nouns: dict[str, Noun] = {}
+    _check_families(families)
     aspirated = {"huit", "huitième", "onze", "onzième", "oui"}
     for row in read_table("nouns.tsv", 8):
         en, en_pl, classes, de, de_pl, de_gen, fr, fr_pl = row
@@ -256,6 +264,17 @@ def _nouns(families: dict[str, list[str]]) -> tuple[dict[str, Noun], frozenset[s
         )
         nouns[en] = noun
     return nouns, frozenset(aspirated)
+
+
+def _check_families(families: dict[str, list[str]]) -> None:
+    """A family must not be called like a class of nouns.tsv: each would take in the other's members."""
+    written = {name for row in read_table("nouns.tsv", 8) for name in row[2].split()}
+    for name in families:
+        if name in written:
+            raise DataError(
+                "A class of the phrasebook has two meanings.", file="classes.yaml", given=name,
+                expected="a name that no noun of nouns.tsv carries", mend="Rename it here.",
+            )  # fmt: skip
 
 
 def _only(plural: str) -> str:
@@ -303,7 +322,9 @@ def _object_choice(text: str) -> ObjectChoice:
     if source.startswith(("at:", "to:")) or source == "people":
         return ObjectChoice(slot, source, "", False)
     source, _, determiners = source.rpartition(":")
-    return ObjectChoice(slot, source, determiners.removesuffix("-"), not determiners.endswith("-"))
+    determiners, _, excluded = determiners.partition("!")
+    has_adjectives = not determiners.endswith("-")
+    return ObjectChoice(slot, source, determiners.removesuffix("-"), has_adjectives, frozenset(excluded.split(",")))
 
 
 def _generated_predicates(book: Lexicon) -> None:
@@ -312,9 +333,9 @@ def _generated_predicates(book: Lexicon) -> None:
         for group in adjective.classes:
             subject = "person" if group.startswith("~") else group
             name = group.removeprefix("~") if group.startswith("~") else "quality"
-            book.predicates.append(_be(adjective, name, subject, "s"))
-        if adjective.is_gradable:
-            book.predicates += [_compared(adjective, group) for group in adjective.classes]
+            book.predicates.append(_be(adjective, name, subject))
+        if adjective.is_gradable and "~person" in adjective.classes:
+            book.predicates.append(_compared(adjective))
     for en, m, f, fr_m, fr_f in book.jobs:
         book.predicates.append(
             _predicate(
@@ -324,23 +345,18 @@ def _generated_predicates(book: Lexicon) -> None:
         )
 
 
-def _be(adjective: Adjective, group: str, subject: str, tenses: str) -> Predicate:
-    fr = adjective.french_masculine.replace(" ", "~")
+def _be(adjective: Adjective, group: str, subject: str) -> Predicate:
+    fr = adjective.french_predicate.replace(" ", "~")
     en, de = adjective.english, adjective.german
-    return _predicate((group, tenses, subject, "", "", f"be {en}/1", f"sein {de}/1", f"être ={fr}/1"))
+    return _predicate((group, "s", subject, "", "", f"be {en}/1", f"sein {de}/1", f"être ={fr}/1"))
 
 
-def _compared(adjective: Adjective, group: str) -> Predicate:
-    is_person = group.startswith("~")
+def _compared(adjective: Adjective) -> Predicate:
     words = english_forms.comparative(adjective.english, adjective.english_comparison)
     en = "be " + " ".join(f"{w}/1" for w in words) + " than/2 {O}"
     de = f"sein {german_forms.comparative(adjective.german, adjective.german_comparison)}/1 als/2 {{O:nom}}"
-    masculine = adjective.french_masculine
-    fr = "être =meilleur/1 que/2 {O}" if masculine == "bon" else f"être plus/1 ={masculine.replace(' ', '~')}/1 que/2 {{O}}"
-    return _predicate(
-        ("compare" + ("-person" if is_person else "-thing"), "s", "person" if is_person else group,
-         "O=people" if is_person else "", "", en, de, fr.replace("{O}", "{O:than}"))
-    )  # fmt: skip
+    fr = f"être plus/1 ={adjective.french_masculine}/1 que/2 {{O:than}}"
+    return _predicate(("compare-person", "s", "singular", "O=people", "", en, de, fr))
 
 
 def _index(book: Lexicon) -> None:

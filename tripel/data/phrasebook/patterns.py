@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -17,12 +17,11 @@ from tripel.data.phrasebook.choose import Draft
 from tripel.data.phrasebook.lexicon import lexicon
 from tripel.data.phrasebook.sampler import Graded, Part, Spec, Words
 from tripel.data.phrasebook.tokens import Language, Token, literal
-from tripel.data.phrasebook.tree import Adverbial, Clause, Location, NounPhrase, Unsayable
+from tripel.data.phrasebook.tree import PREPOSITION, Adverbial, Clause, Location, NounPhrase, Unsayable
 from tripel.errors import DataError
 
 FIXED_WORDS = 1_000_000  # concepts of the words written in a pattern, far above those of the nodes
 _END_MARK = 99
-_HOLE = re.compile(r"^\{(\w+)(?::([\w ,à'-]+))?\}$")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def draw_parts(pattern: Pattern, draft: Draft) -> dict[str, Part]:
     """The parts of one sentence. Raises Unsayable when they do not go together; the caller draws again."""
     parts: dict[str, Part] = {}
     for name, spec in pattern.parts.items():
-        parts[name] = sampler.draw(draft, spec, parts)
+        parts[name] = sampler.draw(draft, name, spec, parts)
     return parts
 
 
@@ -72,9 +71,9 @@ def write(pattern: Pattern, parts: dict[str, Part], language: Language) -> list[
     """The sentence in one language. Raises Unsayable where the English does not decide it."""
     tokens: list[Token] = []
     for item in pattern.templates[language]:
-        hole = _HOLE.match(item)
-        if hole:
-            tokens += _render(parts[hole[1]], hole[2] or "", language)
+        if item[0] == "{":
+            name, _, form = item[1:-1].partition(":")
+            tokens += _render(parts[name], form, language)
         elif item in {".", "?", "!"}:
             tokens.append(Token(item, (FIXED_WORDS + _END_MARK,)))
         else:
@@ -87,6 +86,8 @@ def write(pattern: Pattern, parts: dict[str, Part], language: Language) -> list[
 
 def _render(part: Part, form: str, language: Language) -> list[Token]:
     match part:
+        case Clause() if form == "S":
+            return english_syntax.noun_phrase(part.subject, "object")
         case Clause():
             syntax = {"en": english_syntax, "de": german_syntax, "fr": french_syntax}[language]
             return syntax.clause(part, form or "main")
@@ -110,8 +111,10 @@ def _numeral(part: Words, form: str, language: Language) -> str:
 def _render_phrase(np: NounPhrase, form: str, language: Language) -> list[Token]:
     """form: English subject (the default), object or possessive; German case; French subject, or an article to put."""
     if np.person == 2 and np.kind in ("name", "title", "pair"):
-        return _vocative(np, language)
+        return _vocative(np, form, language)
     if language == "en":
+        if form in ("bare", "no"):
+            return english_syntax.noun_phrase(replace(np, determiner=form))
         return english_syntax.noun_phrase(np, form or "subject")
     if language == "de":
         case, _, override = (form or "nom").partition(" ")
@@ -119,16 +122,26 @@ def _render_phrase(np: NounPhrase, form: str, language: Language) -> list[Token]
     return french_phrases.subject(np) if form == "subject" else french_phrases.noun_phrase(np, form)
 
 
-def _vocative(np: NounPhrase, language: Language) -> list[Token]:
+def _vocative(np: NounPhrase, form: str, language: Language) -> list[Token]:
+    """The name; form please: the French s'il te plaît or s'il vous plaît that goes with it."""
+    if form == "please":
+        pronoun = "vous" if np.is_formal or np.is_plural else "te"
+        return literal(f"s'/1 il/1 {pronoun}/1 plaît/1", FIXED_WORDS)
     if language == "en":
         return english_syntax.noun_phrase(np)
     return german_phrases.noun_phrase(np) if language == "de" else french_phrases.noun_phrase(np)
 
 
 def _render_location(place: Location, form: str, language: Language) -> list[Token]:
-    """form "from" and the like change the relation that the part was drawn with."""
-    if form:
-        place = Location(place.number, form, place.phrase, place.place, place.region)
+    """form: a preposition instead of the place's own (zu, à, from, pour)."""
+    if form == "from":
+        return _render_location(replace(place, relation="from"), "", language)
+    if form == "pour":  # le train pour Paris: a city without its own preposition
+        name = [t for t in _render_location(place, "", language) if place.number in t.concepts]
+        return [Token("pour", (place.number + PREPOSITION,), place.number), *name]
+    if form and place.place is not None:
+        own = replace(place.place, german_at=(form, "dat"), german_to=(form, "dat"), french_at=form, french_to=form)
+        place = replace(place, place=own)
     return {"en": english_syntax, "de": german_phrases, "fr": french_phrases}[language].location(place)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from tripel.data.phrasebook import choose
 from tripel.data.phrasebook.choose import Draft
-from tripel.data.phrasebook.lexicon import Adjective, Phrase, Predicate, lexicon
+from tripel.data.phrasebook.lexicon import Adjective, Noun, Phrase, Predicate, lexicon
 from tripel.data.phrasebook.tree import Adverbial, Clause, Location, NounPhrase, Unsayable
+from tripel.errors import DataError, nearest
 
 Spec = dict[str, Any]
 
@@ -40,19 +41,19 @@ Part = Clause | NounPhrase | Adverbial | Location | Words | Graded
 LETTER = {  # tense of a pattern: the letter of predicates.tsv that allows it
     "progressive": "g", "was-doing": "g", "habitual": "h", "used-to": "h", "present": "s", "was": "s", "hypothetical": "s",
     "past": "p", "narrative": "p", "perfect": "r", "just": "r", "will": "f", "going": "f", "would": "m", "modal": "m",
-    "infinitive": "t", "imperative": "i",
+    "infinitive": "t", "imperative": "i", "simple": "gs", "simple-habit": "h", "simple-now": "pf",
 }  # fmt: skip
 _TREE_TENSE = {"habitual": "present", "modal": "present", "infinitive": "present", "imperative": "present", "was": "past",
-               "used-to": "past"}  # fmt: skip
+               "simple": "present", "simple-habit": "present", "simple-now": "present"}  # fmt: skip
 _TIME_GROUP = {"progressive": "now", "past": "past", "narrative": "past", "will": "future", "going": "future",
                "modal": "future"}  # fmt: skip
 _DEFAULT_SHARES = {"time": 0.4, "place": 0.3, "manner": 0.15, "front": 0.3}
 
 
-def draw(draft: Draft, spec: Spec, parts: dict[str, Part]) -> Part:
+def draw(draft: Draft, name: str, spec: Spec, parts: dict[str, Part]) -> Part:
     """One part of a pattern. parts: those drawn before it, to which it may refer."""
     if "do" in spec:
-        return _clause(draft, spec, parts)
+        return _clause(draft, name, spec, parts)
     if "np" in spec:
         return _thing(draft, spec)
     if "who" in spec:
@@ -60,7 +61,9 @@ def draw(draft: Draft, spec: Spec, parts: dict[str, Part]) -> Part:
     if "phrase" in spec:
         return Adverbial(draft.node(), "time", draft.random.choice(draft.book.phrases_by_group[spec["phrase"]]))
     if "place" in spec:
-        return choose.place(draft, spec["relation"], spec["place"])
+        return choose.place(draft, spec["relation"], draft.random.choice(spec["place"].split()))
+    if "beside" in spec:
+        return _beside(draft, spec, parts)
     if "number" in spec:
         return _number(draft, *spec["number"])
     if "clock" in spec:
@@ -75,6 +78,8 @@ def _thing(draft: Draft, spec: Spec) -> NounPhrase:
     owner = choose.person(draft, spec["owner"]) if "owner" in spec else None
     source = draft.random.choice(spec["np"].split())
     np = choose.thing(draft, source, spec.get("det", "t"), owner=owner, adjective_share=spec.get("adj", 0.0))
+    if "among" in spec:
+        choose.describe(draft, np, among=spec["among"])
     if spec.get("degree") == "superlative":
         if not np.adjectives or not np.adjectives[0].is_gradable or len(np.adjectives) > 1:
             raise Unsayable("nothing to grade")
@@ -85,7 +90,7 @@ def _thing(draft: Draft, spec: Spec) -> NounPhrase:
 def _person(draft: Draft, who: str, parts: dict[str, Part]) -> NounPhrase:
     """who: a kind of person, or a reference to an earlier part: N the same phrase, A.S a clause's subject, N.he a pronoun for
     it, N.who a relative pronoun, N.alone a possessive ("mine")."""
-    if who in ("who", "whom", "what"):
+    if who in ("whom", "what"):
         return NounPhrase(draft.node(), who, gender="m")
     if who == "it":
         return NounPhrase(draft.node(), "it", gender="n")
@@ -108,11 +113,27 @@ def _referring(draft: Draft, np: NounPhrase, how: str) -> NounPhrase:
         if owner.person == 3 and np.owner.person == 3:
             raise Unsayable("his and his")
         return NounPhrase(draft.node(), "alone", is_plural=np.is_plural, owner=owner, antecedent=np)
+    if how == "owner":
+        assert np.owner is not None
+        return np.owner
+    if how == "kin":  # the woman ... is my aunt
+        return choose.person(draft, f"kin-{np.english_gender()}")
+    if how == "name":  # my mother's name
+        return choose.person(draft, f"name-{np.english_gender()}")
+    if how == "me":  # what somebody says of himself
+        return NounPhrase(draft.node(), "pronoun", person=1, gender=np.english_gender())
     kind = {"he": "pronoun", "who": "relative"}[how]
     return NounPhrase(
         draft.node(), kind, is_plural=np.is_plural, person=np.person, gender=np.gender, is_formal=np.is_formal,
         antecedent=np,
     )  # fmt: skip
+
+
+def _beside(draft: Draft, spec: Spec, parts: dict[str, Part]) -> Location:
+    """Behind the church, next to the bank: a relation of relations.tsv to an earlier phrase."""
+    np = parts[spec["beside"]]
+    assert isinstance(np, NounPhrase)
+    return Location(draft.node(), "at", np, draft.book.relations[draft.random.choice(spec["how"].split())])
 
 
 def _kind_of(np: NounPhrase) -> str:
@@ -127,14 +148,19 @@ def _number(draft: Draft, low: int, high: int) -> Words:
 def _graded(draft: Draft, spec: Spec, parts: dict[str, Part]) -> Graded:
     np = parts[spec["adjective"]]
     assert isinstance(np, NounPhrase)
-    if np.noun is None or "group" in spec:
+    if "group" in spec:
         pool = [a for a in draft.book.adjectives if f"~{spec['group']}" in a.classes]
     else:
+        assert np.noun is not None
         pool = [a for a in draft.book.adjectives_of[np.noun.english] if a not in np.adjectives]
-    pool = [a for a in pool if a.is_gradable or not spec.get("gradable", True)]
+    if "among" in spec:
+        pool = [a for a in pool if f"~{spec['among']}" in a.classes]
+    pool = [a for a in pool if a.is_gradable and "~absolute" not in a.classes]
     if not pool:
         raise Unsayable("no adjective goes with this noun")
     adjective = draft.random.choice(pool)
+    if f"a:{adjective.english}" in draft.words:
+        raise Unsayable("the same adjective twice")
     draft.words.add(f"a:{adjective.english}")
     if np.noun is not None:
         draft.related.append((f"a:{adjective.english}", f"n:{np.noun.english}"))
@@ -158,28 +184,41 @@ def _address(draft: Draft, kinds: str) -> NounPhrase:
 
 
 @cache
-def _candidates(groups: str, letters: str, subject: str) -> tuple[Predicate, ...]:
-    """Predicates of any of the groups that allow one of the tenses and, where given, have this class of subject."""
+def _candidates(
+    groups: str, letters: str, slots: str, without_reflexives: bool, subject: frozenset[str]
+) -> tuple[Predicate, ...]:
+    """Predicates of any of the groups that allow one of the tenses, have these slots, and may be said of the subject (the
+    classes of subject that it is; none for a subject still to be chosen)."""
     book = lexicon()
+    for group in groups.split():
+        if group not in book.by_group:
+            raise DataError(
+                "A sentence pattern asks for a group that no predicate has.", given=group,
+                expected=f"for instance {nearest(group, book.by_group)}", mend="See the column groups of predicates.tsv.",
+            )  # fmt: skip
     found = [p for group in groups.split() for p in book.by_group[group]]
     return tuple(
         dict.fromkeys(
-            p for p in found if set(letters) & set(p.tenses) and (not subject or subject in p.subject.split())
+            p
+            for p in found
+            if set(letters) & set(p.tenses)
+            and set(slots) <= {choice.slot for choice in p.objects}
+            and not (without_reflexives and p.frames["de"].reflexive)
+            and (not subject or subject & set(p.subject.split()))
         )
     )
 
 
-def _clause(draft: Draft, spec: Spec, parts: dict[str, Part]) -> Clause:
-    tenses = spec.get("tense", "present").split()
+def _clause(draft: Draft, name: str, spec: Spec, parts: dict[str, Part]) -> Clause:
+    tenses = _tenses(draft, spec.get("tense", "present"))
     given = _person(draft, spec["who"], parts) if "who" in spec else None
     letters = "".join(LETTER[t] for t in tenses)
-    pool = _candidates(spec["do"], letters, "")
-    if given is not None:
-        pool = tuple(p for p in pool if _accepts(p, given))
+    pool = _candidates(spec["do"], letters, "".join(spec.get("fill", {})), "reflexive" in spec, _kind_of_subject(given))
     if not pool:
         raise Unsayable("nothing to say of this subject")
     predicate = draft.random.choice(pool)
-    tense = draft.random.choice([t for t in tenses if LETTER[t] in predicate.tenses])
+    tense = draft.random.choice([t for t in tenses if set(LETTER[t]) & set(predicate.tenses)])
+    draft.tenses[name] = tense
     subject = given if given is not None else _subject(draft, predicate, spec)
     c = Clause(draft.node(), predicate, subject, tense=_TREE_TENSE.get(tense, tense))
     c.is_contracted = draft.is_contracted
@@ -195,19 +234,31 @@ def _clause(draft: Draft, spec: Spec, parts: dict[str, Part]) -> Clause:
     return c
 
 
-def _accepts(predicate: Predicate, np: NounPhrase) -> bool:
-    """Whether a predicate may be said of a phrase that is already there."""
-    noun = np.antecedent.noun if np.antecedent is not None else np.noun
-    people = {"adult", "human", "child", "family"}
-    is_person = np.kind != "it" and (noun is None or bool(noun.classes & people))
-    wanted = predicate.subject.split()
+def _tenses(draft: Draft, wanted: str | dict[str, dict[str, str]]) -> list[str]:
+    """The tenses a clause may have: names, or what another clause's tense asks for ({A: {progressive: present, past: was}})."""
+    if isinstance(wanted, str):
+        return wanted.split()
+    ((name, by_tense),) = wanted.items()
+    tense = draft.tenses[name]
+    return by_tense.get(tense, tense).split()
+
+
+def _kind_of_subject(np: NounPhrase | None) -> frozenset[str]:
+    """The classes of subject (column subject of predicates.tsv) that a phrase belongs to."""
+    if np is None:
+        return frozenset()
     if np.kind == "it":
-        return wanted == ["it"]
-    if is_person and ("person" in wanted or ("plural" in wanted and np.is_plural)):
-        return True
-    if is_person and "singular" in wanted:
-        return not np.is_plural
-    return noun is not None and bool(noun.classes.intersection(wanted))
+        return frozenset({"it"})
+    noun = np.antecedent.noun if np.antecedent is not None else np.noun
+    return _subject_classes(noun, np.is_plural)
+
+
+@cache
+def _subject_classes(noun: Noun | None, is_plural: bool) -> frozenset[str]:
+    classes = set() if noun is None else {*noun.classes, "noun"}
+    if noun is None or noun.classes & {"adult", "human", "child", "family"}:
+        classes |= {"person", "plural" if is_plural else "singular"}
+    return frozenset(classes)
 
 
 def _subject(draft: Draft, predicate: Predicate, spec: Spec) -> NounPhrase:
@@ -240,7 +291,8 @@ def _fill_slots(draft: Draft, c: Clause, spec: Spec, parts: dict[str, Part]) -> 
             c.slots[slot] = _given_filler(draft, c, slot, given[slot], parts)
             continue
         choice = draft.random.choice([o for o in c.predicate.objects if o.slot == slot])
-        c.slots[slot] = choose.fill(draft, choice, c.predicate, c.subject, bool(c.negation))
+        general = c.modal in ("like", "prefer")
+        c.slots[slot] = choose.fill(draft, choice, c.predicate, c.subject, not c.negation, general)
 
 
 def _given_filler(draft: Draft, c: Clause, slot: str, who: str, parts: dict[str, Part]) -> NounPhrase:
@@ -261,8 +313,10 @@ def _add_adverbials(draft: Draft, c: Clause, spec: Spec, tense: str) -> None:
     nodes: list[Adverbial] = []
     if "add" in spec:
         nodes.append(_from_table(draft, spec["add"]))
-    elif (group := _time_group(draft, c, tense)) and draft.chance(1.0 if tense == "habitual" else share["time"]):
-        nodes.append(_from_table(draft, group))
+    elif (group := _time_group(draft, c, tense)) and draft.chance(
+        spec.get("time", 1.0) if tense == "habitual" else share["time"]
+    ):
+        nodes.append(_from_table(draft, group, c.predicate))
     if "clock" in spec:
         nodes.append(_at_clock(draft))
     if not c.negation:
@@ -287,8 +341,12 @@ def _time_group(draft: Draft, c: Clause, tense: str) -> str:
     return _TIME_GROUP.get(tense, "")
 
 
-def _from_table(draft: Draft, group: str) -> Adverbial:
-    phrase = draft.random.choice(draft.book.phrases_by_group[group])
+def _from_table(draft: Draft, group: str, predicate: Predicate | None = None) -> Adverbial:
+    """predicate: one of a fixed time of day (to have breakfast) takes only phrases that name no other."""
+    phrases = draft.book.phrases_by_group[group]
+    if predicate is not None and "d" in predicate.tenses and group != "freq":
+        phrases = [p for p in phrases if "day" in p.groups] or draft.book.phrases_by_group["freq"]
+    phrase = draft.random.choice(phrases)
     return Adverbial(draft.node(), phrase.kind, phrase)
 
 

@@ -8,6 +8,7 @@ Two tokens of a translation pair are aligned when they share a concept. A functi
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal, NamedTuple
 
 Language = Literal["en", "de", "fr"]
@@ -50,45 +51,41 @@ def surface(tokens: list[Token], language: Language) -> str:
     starts, glue = True, True
     for token in tokens:
         text = token.text
-        opens = text in _OPENING and not (language == "de" and text == _GERMAN_CLOSING)
-        if _glued_left(text, language, opens) or glue:
-            out.append("")
-        else:
+        is_left, is_right, opens = _glue(text, language)
+        if not (glue or is_left):
             out.append(" ")
         if starts and text[0].isalpha():
             text = text[0].upper() + text[1:]
             starts = False
         out.append(text)
-        glue = (opens and language != "fr") or (language == "fr" and _ELIDED_END.match(token.text) is not None)
-        if text in {".", "?", "!"} or opens:
-            starts = True
+        glue = is_right
+        starts = starts or opens
     return "".join(out)
 
 
-def _glued_left(text: str, language: Language, opens: bool) -> bool:
-    if opens:
-        return False
-    if language == "fr":
-        return text in {".", ","}
-    if language == "de" and text == _GERMAN_CLOSING:
-        return True
-    return text in _CLOSING or (language == "en" and _ENGLISH_SUFFIX.match(text) is not None)
+@cache
+def _glue(text: str, language: Language) -> tuple[bool, bool, bool]:
+    """Whether a token is written onto the one before it, onto the one after it, and whether a sentence starts after it."""
+    opens = text in _OPENING and not (language == "de" and text == _GERMAN_CLOSING)
+    starts = opens or text in {".", "?", "!"}
+    if language == "fr":  # the French quotation, question and exclamation marks stand apart
+        return text in {".", ","}, _ELIDED_END.match(text) is not None, starts
+    is_left = not opens and (text in _CLOSING or text == _GERMAN_CLOSING)
+    suffix = language == "en" and _ENGLISH_SUFFIX.match(text) is not None
+    return is_left or suffix, opens, starts
 
 
 def align(source: list[Token], target: list[Token]) -> list[tuple[int, int]]:
     """Sorted (source index, target index) pairs: shared concepts first, heads for what is left over."""
-    links: set[tuple[int, int]] = set()
     sources, targets = _positions(source), _positions(target)
-    for i, token in enumerate(source):
-        for concept in token.concepts:
-            links.update((i, j) for j in targets.get(concept, ()))
+    links = {(i, j) for concept, places in sources.items() for i in places for j in targets.get(concept, ())}
     linked_i, linked_j = {i for i, _ in links}, {j for _, j in links}
     for i, token in enumerate(source):
         if i not in linked_i and token.head >= 0:
-            links.update((i, j) for j in targets.get(token.head, ()))
+            links.update([(i, j) for j in targets.get(token.head, ())])
     for j, token in enumerate(target):
         if j not in linked_j and token.head >= 0:
-            links.update((i, j) for i in sources.get(token.head, ()))
+            links.update([(i, j) for i in sources.get(token.head, ())])
     return sorted(links)
 
 
@@ -103,14 +100,17 @@ def _positions(tokens: list[Token]) -> dict[int, list[int]]:
 def literal(text: str, base: int, default: int | None = None) -> list[Token]:
     """Tokens of fixed words as the data files write them. `word/3` expresses concept base + 3; `word` expresses `default`
     (nothing when that is None)."""
-    tokens = []
+    head = -1 if default is None else default
+    plain = () if default is None else (default,)
+    return [
+        Token(form, tuple([base + tag for tag in tags]) or plain, head if tags else -1) for form, tags in _tagged(text)
+    ]
+
+
+@cache
+def _tagged(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    words = []
     for word in text.split():
-        form, slash, tag = word.rpartition("/")
-        if slash:
-            concepts = tuple(base + int(t) for t in tag.split(","))
-            tokens.append(Token(form, concepts, -1 if default is None else default))
-        elif default is None:
-            tokens.append(Token(word))
-        else:
-            tokens.append(Token(word, (default,)))
-    return tokens
+        form, slash, tags = word.rpartition("/")
+        words.append((form, tuple(int(t) for t in tags.split(","))) if slash else (word, ()))
+    return tuple(words)

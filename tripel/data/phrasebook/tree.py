@@ -25,7 +25,7 @@ class Unsayable(Exception):
 
 @dataclass(slots=True)
 class NounPhrase:
-    """kind: noun, name, title (Mr. Weber), pronoun, pair, relative, what, whom, who, alone (mine), it (the weather).
+    """kind: noun, name, title (Mr. Weber), pronoun, pair, relative, what, whom, who, nobody, alone (mine), it (the weather).
 
     determiner: a, the, bare, own (possessive of owner), this, number, gen (owner's), no. For kinds without a noun, person,
     plural, gender and formal say what the verb agrees with.

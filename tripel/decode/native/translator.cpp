@@ -16,7 +16,7 @@ struct Layer {
 };
 
 struct Model {
-    int64_t d, d_ff, encoder_heads, decoder_heads, n_encoder, n_decoder, vocabulary;
+    int64_t d, encoder_ff, decoder_ff, encoder_heads, decoder_heads, n_encoder, n_decoder, vocabulary;
     int64_t wiring, activation, encoder_half, decoder_half, head_half, has_positions;
     float eps;
     const float *source_tokens, *target_tokens, *source_positions, *target_positions;
@@ -66,8 +66,9 @@ void wire(const Model& model, std::vector<float>& x, std::vector<float>& y, int6
     }
 }
 
-void feed_forward(const Model& model, State& state, const Layer& layer, int64_t rows, const float* in, float* out, bool add) {
-    linear(in, rows, layer.inner, model.d_ff, state.wide.data(), static_cast<Activation>(model.activation));
+void feed_forward(const Model& model, State& state, const Layer& layer, int64_t d_ff, int64_t rows, const float* in, float* out,
+                  bool add) {
+    linear(in, rows, layer.inner, d_ff, state.wide.data(), static_cast<Activation>(model.activation));
     linear(state.wide.data(), rows, layer.outer, model.d, out, NOTHING, add);
 }
 
@@ -86,7 +87,7 @@ void encoder_layer(const Model& model, State& state, const Layer& layer, int64_t
         linear(state.z.data(), tokens, layer.output, d, out, NOTHING, add);
     });
     wire(model, state.x, state.y, tokens, layer.outer_norm,
-         [&](const float* in, float* out, bool add) { feed_forward(model, state, layer, tokens, in, out, add); });
+         [&](const float* in, float* out, bool add) { feed_forward(model, state, layer, model.encoder_ff, tokens, in, out, add); });
 }
 
 void decoder_layer(const Model& model, State& state, int64_t index) {
@@ -117,7 +118,7 @@ void decoder_layer(const Model& model, State& state, int64_t index) {
         linear(state.z.data(), rows, layer.cross_output, d, out, NOTHING, add);
     });
     wire(model, state.x, state.y, rows, layer.outer_norm,
-         [&](const float* in, float* out, bool add) { feed_forward(model, state, layer, rows, in, out, add); });
+         [&](const float* in, float* out, bool add) { feed_forward(model, state, layer, model.decoder_ff, rows, in, out, add); });
 }
 
 // Pointers arrive in the order in which tripel/decode/native writes them.
@@ -135,7 +136,7 @@ struct Reader {
 };
 
 Layer read_layer(Reader& read, const Model& model, bool half, bool decoder) {
-    const int64_t d = model.d;
+    const int64_t d = model.d, d_ff = decoder ? model.decoder_ff : model.encoder_ff;
     Layer layer{};
     layer.qkv = read.map(3 * d, d, half);
     layer.output = read.map(d, d, half);
@@ -146,8 +147,8 @@ Layer read_layer(Reader& read, const Model& model, bool half, bool decoder) {
         layer.cross_output = read.map(d, d, half);
         layer.cross_norm = read.norm();
     }
-    layer.inner = read.map(model.d_ff, d, half);
-    layer.outer = read.map(d, model.d_ff, half);
+    layer.inner = read.map(d_ff, d, half);
+    layer.outer = read.map(d, d_ff, half);
     layer.outer_norm = read.norm();
     return layer;
 }
@@ -160,7 +161,7 @@ int64_t tripel_panel() { return PANEL; }
 
 Model* tripel_model(const int64_t* numbers, float eps, const void* const* pointers) {
     Model* model = new Model{};
-    std::memcpy(&model->d, numbers, 13 * sizeof(int64_t));
+    std::memcpy(&model->d, numbers, 14 * sizeof(int64_t));
     model->eps = eps;
     Reader read{pointers};
     model->source_tokens = read.floats();
@@ -195,7 +196,7 @@ State* tripel_start(const Model* model, const int64_t* ids, const int64_t* offse
     state->x.resize(most * d);
     state->y.resize(most * d);
     state->z.resize(most * d);
-    state->wide.resize(most * std::max(3 * d, model->d_ff));
+    state->wide.resize(most * std::max({3 * d, model->encoder_ff, model->decoder_ff}));
     embed(*model, ids, tokens, model->source_tokens, state->x.data());
     if (model->has_positions)
         for (int64_t b = 0; b < sentences; b++)

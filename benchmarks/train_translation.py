@@ -1,0 +1,282 @@
+"""Training speed of a translation model against a plain loop over transformers' MarianMTModel, in one interleaved run.
+
+    python benchmarks/train_translation.py [--size tiny|base] [--rounds 7] [--steps 6] [--threads 0]
+
+Every contender is a process of its own (glibc reads its allocator settings when a process starts) that takes the same
+updates on the same batches of Multi30k when it is its turn. Speeds are source and target tokens a second, padding not
+counted; ratios are made within a round and reported as medians with their spread. Needs multi30k/train.en and
+multi30k/train.de under TRIPEL_DATA, or a connection to fetch them, and the package `transformers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import machine, markdown_table, spread, versions, write_result
+from rich.console import Console
+
+from tripel.data.batch import IGNORE, Batch
+from tripel.data.checks import DataConfig
+from tripel.data.corpus import encode_corpus
+from tripel.data.loader import Loader
+from tripel.data.parallel import load_splits
+from tripel.models.build import build, count_parameters
+from tripel.models.catalog import CATALOG
+from tripel.models.config import EncoderDecoderConfig, Vocabulary
+from tripel.tasks.translation import collate, vocabulary_of
+from tripel.text.pair import TokenizerPair
+from tripel.text.tokenizer import TokenizerConfig
+from tripel.training import allocator
+from tripel.training.log import RunLog
+from tripel.training.optim import OptimConfig
+from tripel.training.trainer import TrainConfig, Trainer
+
+VOCABULARY, TOKENS, SMOOTHING, RATE, SEED = 10_000, 4096, 0.1, 5e-4, 1
+# What tripel.training.allocator asks of a running process, for one that is being started.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+# name: (who, precision, environment)
+CONTENDERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "tripel bfloat16": ("tripel", "bfloat16", {}),
+    "tripel float32": ("tripel", "float32", {}),
+    "transformers float32": ("transformers", "float32", {}),
+    "transformers float32, allocator set": ("transformers", "float32", ALLOCATOR),
+    "transformers bfloat16 autocast": ("transformers", "bfloat16", {}),
+    "transformers bfloat16 autocast, allocator set": ("transformers", "bfloat16", ALLOCATOR),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=["tiny", "base"], default="tiny")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=6, help="updates of each contender in a round")
+    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
+    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS), metavar="CONTENDER")
+    parser.add_argument("--worker", nargs=2, metavar=("CONTENDER", "BATCHES"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.worker:
+        work(args.worker[0], Path(args.worker[1]), args.size)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        batches = Path(folder) / "batches.pt"
+        prepare(batches, args.rounds * args.steps + args.steps)
+        compete(args, batches)
+
+
+def prepare(path: Path, n: int) -> None:
+    """n updates' batches of about 4,096 target tokens each, of one length bucket each, as the trainer makes them."""
+    splits = load_splits(DataConfig(train="multi30k/train"), "en", "de")
+    config = TokenizerConfig(vocab_size=VOCABULARY)
+    tokenizers = TokenizerPair.train(config, splits.train.sources, splits.train.targets)
+    corpus, vocabulary = encode_corpus(splits.train, tokenizers), vocabulary_of(tokenizers)
+    loader = Loader(
+        lambda epoch: corpus,
+        lambda corpus, rows: collate(corpus, rows, vocabulary),
+        tokens_per_step=TOKENS,
+        micro_tokens=TOKENS,
+        seed=SEED,
+    )
+    steps = iter(loader)
+    updates = [vars(batch) for _ in range(n) for batch in next(steps)]
+    steps.close()  # type: ignore[attr-defined]
+    torch.save({"vocabulary": vocabulary.model_dump(), "batches": updates}, path)
+
+
+def compete(args: argparse.Namespace, batches: Path) -> None:
+    workers = {name: start(name, batches, args) for name in args.only}
+    parameters = {name: turn(worker, args.steps)["parameters"] for name, worker in workers.items()}  # also warms up
+    speeds: dict[str, list[float]] = {name: [] for name in workers}
+    losses = {}
+    for done in range(args.rounds):
+        for name, worker in workers.items():
+            result = turn(worker, args.steps)
+            speeds[name].append(result["tokens"] / result["seconds"])
+            losses[name] = result["loss"]
+        latest = ", ".join(f"{name} {speed[-1]:,.0f}" for name, speed in speeds.items())
+        print(f"round {done + 1}: {latest} tokens/s", file=sys.stderr)
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    report(args, speeds, losses, parameters)
+
+
+def report(
+    args: argparse.Namespace, speeds: dict[str, list[float]], losses: dict[str, float], parameters: dict[str, int]
+) -> None:
+    ours = [name for name in speeds if name.startswith("tripel")]
+    header = ["", "tokens/s", "last loss", "parameters", *(f"{name} is faster by" for name in ours)]
+    rows = [
+        [
+            name,
+            spread(speed, ",.0f"),
+            f"{losses[name]:.3f}",
+            f"{parameters[name]:,}",
+            *(spread([a / b for a, b in zip(speeds[mine], speed, strict=True)], ".2f") for mine in ours),
+        ]
+        for name, speed in speeds.items()
+    ]
+    table = markdown_table(header, rows)
+    print(table)
+    threads = args.threads or torch.get_num_threads()
+    write_result(
+        f"train_translation{'' if args.size == 'tiny' else f'_{args.size}'}",
+        title=f"Training a transformer_{args.size}: source and target tokens a second",
+        table=table,
+        notes=[
+            f"Median (smallest to largest) of {args.rounds} interleaved rounds of {args.steps} updates; ratios within a "
+            f"round. Multi30k en-de, shared BPE of {VOCABULARY:,}, about {TOKENS:,} target tokens an update, label "
+            f"smoothing {SMOOTHING}, AdamW, gradient clipping, {threads} threads.",
+            f"Machine: {machine()}. Versions: {versions('torch', 'transformers')}.",
+            f"Command: `python benchmarks/train_translation.py --size {args.size} --rounds {args.rounds} "
+            f"--steps {args.steps}`",
+        ],
+    )
+
+
+def start(name: str, batches: Path, args: argparse.Namespace) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--worker", name, str(batches), "--size", args.size]
+    environment = os.environ | CONTENDERS[name][2]
+    return subprocess.Popen(
+        [*command, "--threads", str(args.threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def turn(worker: subprocess.Popen[str], n_steps: int) -> dict[str, Any]:
+    """Let a worker take n_steps updates while the others wait."""
+    assert worker.stdin is not None and worker.stdout is not None
+    print(n_steps, file=worker.stdin, flush=True)
+    line = worker.stdout.readline()
+    if not line:
+        raise SystemExit(f"{worker.args[3]} ended before its turn was over")  # type: ignore[index]
+    return json.loads(line)
+
+
+def work(name: str, path: Path, size: str) -> None:
+    """A contender's process."""
+    stored = torch.load(path, weights_only=True)
+    vocabulary, config = Vocabulary(**stored["vocabulary"]), CATALOG[f"transformer_{size}"]()
+    torch.manual_seed(SEED)
+    who, precision, _ = CONTENDERS[name]
+    turns = Turns([Batch(**batch) for batch in stored["batches"]])
+    (train_tripel if who == "tripel" else train_transformers)(config, vocabulary, precision, turns)
+
+
+class Turns:
+    """Gives out batches, one update's at a time, when the parent asks for updates on standard input; when they are done
+    answers with a line of JSON. A trainer takes it for its loader."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+        self.parameters, self.loss = 0, 0.0  # told by the loop that trains
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        batches = iter(self.batches)
+        for line in sys.stdin:
+            mine = [next(batches) for _ in range(int(line))]
+            start = time.perf_counter()
+            for batch in mine:
+                yield [batch]
+            answer = {
+                "seconds": time.perf_counter() - start,
+                "tokens": sum(batch.tokens for batch in mine),
+                "loss": self.loss,
+                "parameters": self.parameters,
+            }
+            print(json.dumps(answer), flush=True)
+        sys.exit()
+
+
+def train_tripel(config: EncoderDecoderConfig, vocabulary: Vocabulary, precision: Any, turns: Turns) -> None:
+    """The trainer itself, which never comes to a validation."""
+    allocator.keep_memory()
+    model = build(config, vocabulary)
+    turns.parameters = count_parameters(model)
+    Trainer(
+        model,
+        loader=turns,  # type: ignore[arg-type]
+        optim=OptimConfig(lr=RATE, schedule="constant", warmup_steps=0),
+        config=TrainConfig(steps=10**9, valid_every=10**9, log_every=1, precision=precision),
+        label_smoothing=SMOOTHING,
+        validate=None,
+        metric="bleu",
+        store=None,  # type: ignore[arg-type]  # nothing is saved
+        log=_LossLog(turns),
+    ).fit()
+
+
+class _LossLog(RunLog):
+    def __init__(self, turns: Turns) -> None:
+        super().__init__(Path(), 1, console=Console(stderr=True), quiet=True)
+        self.turns = turns
+
+    def training(self, record: dict[str, float], seconds_left: float) -> None:
+        self.turns.loss = record["train_loss"]
+
+
+def train_transformers(config: EncoderDecoderConfig, vocabulary: Vocabulary, precision: str, turns: Turns) -> None:
+    """A plain loop as its users write it: model, cross-entropy with label smoothing, clipping, AdamW."""
+    from transformers import MarianConfig, MarianMTModel
+
+    n_heads = config.encoder.mixer.n_heads
+    model = MarianMTModel(
+        MarianConfig(
+            vocab_size=vocabulary.target_size,
+            d_model=config.d_model,
+            encoder_layers=config.encoder.n_layers,
+            decoder_layers=config.decoder.n_layers,
+            encoder_attention_heads=n_heads,
+            decoder_attention_heads=n_heads,
+            encoder_ffn_dim=config.d_ff,
+            decoder_ffn_dim=config.d_ff,
+            dropout=config.dropout,
+            attention_dropout=0.0,
+            activation_dropout=0.0,
+            activation_function="relu",
+            scale_embedding=True,
+            share_encoder_decoder_embeddings=True,
+            pad_token_id=vocabulary.pad_id,
+            eos_token_id=vocabulary.eos_id,
+            decoder_start_token_id=vocabulary.start_id,
+        )
+    )
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0)
+
+    turns.parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    for (batch,) in turns:
+        source, target, valid = (batch.inputs[x] for x in ("source_BS", "target_BT", "source_valid_BS"))
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(input_ids=source, attention_mask=valid, decoder_input_ids=target).logits
+            loss = F.cross_entropy(
+                logits.flatten(0, 1), batch.targets_BT.flatten(), ignore_index=IGNORE, label_smoothing=SMOOTHING
+            )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        turns.loss = loss.item()
+
+
+if __name__ == "__main__":
+    main()
