@@ -1,10 +1,11 @@
 """Translation speed against transformers' generate and CTranslate2 on the same weights, in one interleaved run.
 
-    python benchmarks/decode_translation.py --run runs/en-de [--sentences 1000] [--rounds 5] [--write]
+    python benchmarks/decode_translation.py --run runs/en-de [--sentences 1000] [--rounds 5] [--workers 2] [--cpu] [--write]
 
 Every contender translates the same sentences of Multi30k's test_2016_flickr (token ids in, token ids out) with greedy
 search and with beam 5, as a whole and one sentence at a time, and takes its turn in every round; ratios are made within a
-round and reported as medians with their spread. BLEU shows that all of them do the same work. Without --run a
+round and reported as medians with their spread. --cpu counts processor seconds instead of time, with one worker: for a
+machine that is busy with other things. BLEU shows that all of them do the same work. Without --run a
 tiny model with random weights writes answers of a fixed length instead, and there is no BLEU. Needs multi30k under
 TRIPEL_DATA (or a connection to fetch it) and the packages `transformers` and `ctranslate2`.
 """
@@ -12,6 +13,7 @@ TRIPEL_DATA (or a connection to fetch it) and the packages `transformers` and `c
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +40,6 @@ from tripel.tasks.translation import vocabulary_of
 from tripel.text.pair import TokenizerPair
 from tripel.text.tokenizer import TokenizerConfig
 
-WORKERS = 2
 FORCED_LENGTH = 16  # of the answers of a random model
 TEST = "multi30k/test_2016_flickr"
 Ids = list[list[int]]
@@ -73,17 +74,18 @@ SETTINGS = (
 def main() -> None:
     arguments = _arguments()
     console = Console(stderr=True)
-    torch.set_num_threads(WORKERS)
+    torch.set_num_threads(arguments.workers)
     with tempfile.TemporaryDirectory() as folder:
         run = arguments.run or _random_run(Path(folder) / "run")
         loaded = load_run(run)
         texts, references = _sentences(loaded.tokenizers, loaded.recipe_yaml, arguments.sentences)
         eos = loaded.vocabulary.eos_id
         sources = [[*ids, eos] for ids in loaded.tokenizers.source.encode_batch(texts)]
-        contenders = _contenders(run, Path(folder), forced=arguments.run is None)
+        contenders = _contenders(run, Path(folder), arguments.workers, forced=arguments.run is None)
         console.print(f"{len(sources)} sentences, {sum(map(len, sources)) / len(sources):.1f} tokens each")
         bleu = _quality(contenders, sources, references, loaded.tokenizers, console) if arguments.run else {}
-        timings = _timings(contenders, sources, arguments.rounds, console)
+        clock = time.process_time if arguments.cpu else time.perf_counter
+        timings = _timings(contenders, sources, arguments.rounds, clock, console)
     table = _table(contenders, timings, bleu)
     print(table)
     if arguments.write:
@@ -95,8 +97,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="a trained run folder; without it, random weights")
     parser.add_argument("--sentences", type=int, default=1000, help="how many sentences of the test set")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2, help="workers of one thread each (threads of transformers)")
+    parser.add_argument("--cpu", action="store_true", help="count processor seconds, with one worker")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/decode_translation.md")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.cpu:
+        arguments.workers = 1
+    return arguments
 
 
 def _random_run(run: Path) -> Path:
@@ -120,27 +127,28 @@ def _sentences(tokenizers: TokenizerPair, recipe: str | None, count: int) -> tup
     return list(split.sources[:count]), list(split.targets[:count])
 
 
-def _contenders(run: Path, folder: Path, *, forced: bool) -> list[Contender]:
+def _contenders(run: Path, folder: Path, workers: int, *, forced: bool) -> list[Contender]:
     model = load_run(run).model
     marian = transformers.MarianMTModel.from_pretrained(run).eval()
     contenders = [
-        Contender("tripel, native", _ours(prepare(model, "native"), forced)),
-        Contender("tripel, PyTorch only", _ours(prepare(model, "torch"), forced)),
+        Contender("tripel, native", _ours(prepare(model, "native"), workers, forced)),
+        Contender("tripel, PyTorch only", _ours(prepare(model, "torch"), workers, forced)),
         Contender("transformers float32", _transformers(marian, forced), share=0.1),
     ]
     pieces = load_run(run).tokenizers.source.pieces(range(marian.config.vocab_size))
     for quantization in ("float32", "int8"):
         path = folder / quantization
         _convert(marian, pieces, path, quantization)
-        contenders.append(Contender(f"CTranslate2 {quantization}", _ctranslate2(path, pieces, quantization, forced)))
+        translator = ctranslate2.Translator(str(path), compute_type=quantization, inter_threads=workers, intra_threads=1)
+        contenders.append(Contender(f"CTranslate2 {quantization}", _ctranslate2(translator, pieces, forced)))
     return contenders
 
 
-def _ours(model: Any, forced: bool) -> Callable[[Ids, int], Ids]:
+def _ours(model: Any, workers: int, forced: bool) -> Callable[[Ids, int], Ids]:
     fixed = {"max_length_ratio": 0.0, "max_length_extra": FORCED_LENGTH, "loop_guard": 0} if forced else {}
 
     def translate(sources: Ids, beam: int) -> Ids:
-        answers = generate(model, sources, DecodeConfig(beam=beam, **fixed), workers=WORKERS)
+        answers = generate(model, sources, DecodeConfig(beam=beam, **fixed), workers=workers)
         return [hypotheses[0].ids for hypotheses in answers]
 
     return translate
@@ -150,6 +158,7 @@ def _transformers(model: Any, forced: bool) -> Callable[[Ids, int], Ids]:
     """In batches of 32 (greedy) and 64 (beam) sentences of like length."""
     pad, special = model.config.pad_token_id, {model.config.pad_token_id, model.config.eos_token_id}
     fixed = {"max_new_tokens": FORCED_LENGTH, "min_new_tokens": FORCED_LENGTH} if forced else {"max_new_tokens": 60}
+    model.generation_config.max_length = None
 
     @torch.inference_mode()
     def translate(sources: Ids, beam: int) -> Ids:
@@ -182,15 +191,14 @@ class _Loader(BartLoader):  # type: ignore[misc]
 
 
 def _convert(model: Any, pieces: Sequence[str], path: Path, quantization: str) -> None:
-    spec = _Loader().read(model, pieces)
+    spec = _Loader().read(copy.deepcopy(model), pieces)  # it works on the weights themselves
     spec.validate()
     spec.optimize(quantization=None if quantization == "float32" else quantization)
     path.mkdir()
     spec.save(str(path))
 
 
-def _ctranslate2(path: Path, pieces: Sequence[str], kind: str, forced: bool) -> Callable[[Ids, int], Ids]:
-    translator = ctranslate2.Translator(str(path), compute_type=kind, inter_threads=WORKERS, intra_threads=1)
+def _ctranslate2(translator: Any, pieces: Sequence[str], forced: bool) -> Callable[[Ids, int], Ids]:
     number = {piece: i for i, piece in enumerate(pieces)}
     fixed = {"min_decoding_length": FORCED_LENGTH, "max_decoding_length": FORCED_LENGTH} if forced else {}
 
@@ -215,33 +223,35 @@ def _quality(
 
 
 def _timings(
-    contenders: Sequence[Contender], sources: Ids, rounds: int, console: Console
+    contenders: Sequence[Contender], sources: Ids, rounds: int, clock: Callable[[], float], console: Console
 ) -> dict[tuple[str, str], list[float]]:
     """Sentences a second (all) or milliseconds a sentence (one), for every contender and setting, by round."""
     timings: dict[tuple[str, str], list[float]] = {}
     for number in range(-1, rounds):  # the first is to warm up
         for setting in SETTINGS:
             for contender in contenders:
-                value = _time(contender, setting, sources, warm_up=number < 0)
+                value = _time(contender, setting, sources, clock, warm_up=number < 0)
                 if number >= 0:
                     timings.setdefault((contender.name, setting.name), []).append(value)
         console.print(f"round {number + 1} of {rounds}")
     return timings
 
 
-def _time(contender: Contender, setting: Setting, sources: Ids, *, warm_up: bool) -> float:
+def _time(
+    contender: Contender, setting: Setting, sources: Ids, clock: Callable[[], float], *, warm_up: bool
+) -> float:
     if setting.single:
         count = max(2, int((20 if not warm_up else 2) * (1.0 if contender.share == 1.0 else 0.25)))
         chosen = sources[:: max(1, len(sources) // count)][:count]
-        started = time.perf_counter()
+        started = clock()
         for source in chosen:
             contender.translate([source], setting.beam)
-        return (time.perf_counter() - started) * 1000 / len(chosen)
+        return (clock() - started) * 1000 / len(chosen)
     step = max(1, round(1 / (contender.share * (0.2 if warm_up else 1.0))))
     chosen = sources[::step]
-    started = time.perf_counter()
+    started = clock()
     contender.translate(chosen, setting.beam)
-    return len(chosen) / (time.perf_counter() - started)
+    return len(chosen) / (clock() - started)
 
 
 def _table(
@@ -263,12 +273,13 @@ def _table(
 
 def _notes(arguments: argparse.Namespace) -> list[str]:
     command = f"python benchmarks/decode_translation.py{' --run RUN' if arguments.run else ''}"
-    command += f" --sentences {arguments.sentences} --rounds {arguments.rounds} --write"
+    command += f" --sentences {arguments.sentences} --rounds {arguments.rounds} --workers {arguments.workers}{' --cpu' if arguments.cpu else ''} --write"
     weights = "trained weights" if arguments.run else f"random weights, {FORCED_LENGTH} tokens an answer"
     return [
         f"Medians (smallest to largest) of {arguments.rounds} interleaved rounds; {weights}; sentences of "
-        f"{TEST}. tripel and CTranslate2 have {WORKERS} workers of one thread each, transformers one process with "
-        f"{WORKERS} threads, in batches of 32 (greedy) and 64 (beam 5).",
+        f"{TEST}. tripel and CTranslate2 have {arguments.workers} workers of one thread each, transformers "
+        f"{arguments.workers} threads; the peers get batches of 32 (greedy) and 64 (beam 5) sentences of like length."
+        + (" Processor seconds, since the machine was busy." if arguments.cpu else ""),
         f"Command: `{command}`",
         f"Machine: {machine()}",
         f"Versions: {versions('torch', 'transformers', 'ctranslate2')}",

@@ -140,12 +140,12 @@ def report(
         title=f"Training a transformer_{args.size}: source and target tokens a second",
         table=table,
         notes=[
-            f"Median (smallest to largest) of {args.rounds} interleaved rounds of {args.steps} updates; ratios within a "
-            f"round. Multi30k en-de, shared BPE of {VOCABULARY:,}, about {TOKENS:,} target tokens an update, label "
+            f"Median (smallest to largest) of {args.rounds} interleaved rounds of {args.steps} updates; ratios within "
+            f"a round. Multi30k en-de, shared BPE of {VOCABULARY:,}, about {TOKENS:,} target tokens an update, label "
             f"smoothing {SMOOTHING}, AdamW, gradient clipping, {threads} threads.",
-            f"Machine: {machine()}. Versions: {versions('torch', 'transformers')}.",
-            f"Command: `python benchmarks/train_translation.py --size {args.size} --rounds {args.rounds} "
-            f"--steps {args.steps}`",
+            f"Machine: {machine()}; load average over the last 15 minutes {os.getloadavg()[2]:.1f}, this run included. "
+            f"Versions: {versions('torch', 'transformers')}.",
+            f"Command: `python benchmarks/train_translation.py {' '.join(sys.argv[1:])}`",
         ],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ def train(
     try:
         if parallel.is_main():  # the others may arrive here when it has begun to write
             _require_room(out, resume=resume, overwrite=overwrite)
+            if out.is_dir():
+                with storage.held(out):
+                    pass  # only asked: nothing of a run in progress is read or discarded
         if resume:
             recipe = resumed_recipe(out, recipe)
         if recipe.train.threads:
@@ -128,10 +132,21 @@ class _Run:
         self.console, self.quiet = console, not parallel.is_main()
 
     def train(self, *, resume: bool, overwrite: bool) -> RunResult:
-        recipe, task = self.recipe, self.recipe.task
         newest = checkpoint.newest_valid(self.out) if resume else None
         started = time.monotonic()
         splits, make_corpus, model = self._prepare(resume=resume, overwrite=overwrite)
+        with storage.held(self.out) if parallel.is_main() else contextlib.nullcontext():
+            return self._fit(splits, make_corpus, model, newest, started)
+
+    def _fit(
+        self,
+        splits: Splits,
+        make_corpus: Callable[[int], Corpus],
+        model: EncoderDecoder,
+        newest: checkpoint.Newest | None,
+        started: float,
+    ) -> RunResult:
+        recipe, task = self.recipe, self.recipe.task
         log = RunLog(
             self.out,
             recipe.train.steps,

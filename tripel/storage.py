@@ -34,6 +34,36 @@ JSON_LIMIT = 64 << 20
 
 
 @contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While the block runs no other process gets hold of folder; a crash lets go of it.
+
+    Raises CheckpointError when another process has it. Where the system has no such locks, nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    lock = folder / ".lock"
+    with reporting_disk_errors(folder, 0):
+        file = lock.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CheckpointError(
+                "another process is training in this folder",
+                given=folder,
+                expected="one process (or one torchrun) at a time",
+                mend="wait for it or stop it (Ctrl-C saves its state), or name another folder with --out",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def atomic_folder(path: str | Path, *, needed: int = 0) -> Iterator[Path]:
     """An empty folder to fill, which becomes path when the block ends well and all of it is on the disk.
 

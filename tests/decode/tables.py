@@ -39,7 +39,7 @@ class TableModel:
         self.config = EncoderDecoderConfig(max_len=max_len)
         self.seed, self.spread, self.vocab_size = seed, spread, vocab_size
 
-    def start(self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int, rows_per_sentence: int = 1) -> History:
+    def start(self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int) -> History:
         valid_BS = torch.ones_like(source_BS, dtype=torch.bool) if valid_BS is None else valid_BS
         sources = [tuple(ids[valid].tolist()) for ids, valid in zip(source_BS, valid_BS, strict=True)]
         return History([(source, ()) for source in sources])

@@ -8,7 +8,7 @@ from tables import EOS, PAD, START, TableModel, exhaustive
 
 from tripel.decode import DecodeConfig, generate
 from tripel.decode.beam import Beam
-from tripel.decode.candidates import Logits, Shortlist, log_normaliser, top_candidates
+from tripel.decode.candidates import Logits, log_normaliser, top_candidates
 from tripel.decode.search import Prompt
 
 SOURCE = [4, 3, EOS]
@@ -53,8 +53,8 @@ def _to_the_limit(model, config):
     while not search.done:
         tokens, rows = search.advance(Logits(logits, PAD))
         if not search.done:
-            state.select(torch.arange(len(tokens)) if rows is None else rows)
-            logits = model.step(tokens[:, None], state)
+            state.select(torch.tensor(rows or list(range(len(tokens)))))
+            logits = model.step(torch.tensor(tokens)[:, None], state)
     return search.hypotheses[0]
 
 

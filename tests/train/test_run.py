@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
-from tripel import checkpoint
+from tripel import checkpoint, storage
 from tripel.data.corpus import Corpus
 from tripel.errors import CheckpointError, DataError, RecipeError
 from tripel.evaluate import evaluate
@@ -391,3 +391,15 @@ def test_two_processes_write_one_run_that_one_process_would_have_written(data, t
         torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-5)
     for mine, theirs in zip(metrics_of(tmp_path / "together"), metrics_of(tmp_path / "alone"), strict=True):
         assert (mine["step"], mine["tokens"]) == (theirs["step"], theirs["tokens"])
+
+
+def test_a_run_that_another_process_is_training_is_left_alone(data, tmp_path):
+    out = tmp_path / "run"
+    run(recipe(data, steps=4), out)
+    before = contents(out)
+    with storage.held(out):
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(CheckpointError, match="another process is training"):
+                run(recipe(data, steps=8), out, **options)
+    assert contents(out) == before
+    assert run(recipe(data, steps=8), out, resume=True)[0].step == 8

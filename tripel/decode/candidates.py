@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,30 +20,34 @@ _SAFE = 75.0
 """Between -this and this, exp and the sum of a vocabulary of them neither overflow nor vanish in float32."""
 
 
-class Scores(ABC):
-    """What a model says of the next token of every row."""
+class Wish(NamedTuple):
+    """What a search asks for: the n likeliest continuations of each group of rows.
 
-    device: torch.device
+    log_p: the log-probability of every row so far. Rows of one group are neighbours, equally many in every group.
+    """
 
-    @abstractmethod
-    def best(self) -> tuple[Tensor, Tensor]:
-        """The likeliest token of every row and its log-probability, (N,) each."""
-
-    @abstractmethod
-    def top(self, log_p_N: Tensor, n_groups: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The k likeliest continuations of each group's rows, whose log-probabilities so far are log_p_N, best first.
-
-        Rows of one group are neighbours, equally many in every group. Returns log-probabilities, row within the group
-        and token, each (n_groups, K) with K <= k; -inf where there is none.
-        """
+    n: int
+    log_p: list[float]
+    n_groups: int
 
 
-class Logits(Scores):
+class Candidates(NamedTuple):
+    """For each group its likeliest continuations, best first: log-probability, row within the group, token.
+
+    Where a group has fewer than were asked for, log_p is -inf.
+    """
+
+    log_p: list[list[float]]
+    rows: list[list[int]]
+    tokens: list[list[int]]
+
+
+class Logits:
     """The logits of the whole vocabulary (N, V), which may be changed before the choice; padding is never chosen."""
 
     def __init__(self, logits_NV: Tensor, pad_id: int) -> None:
         logits_NV[:, pad_id] = -math.inf
-        self.logits_NV, self.device = logits_NV, logits_NV.device
+        self.logits_NV = logits_NV
         self._normaliser_N: Tensor | None = None
 
     def repeat(self, n: int) -> Logits:
@@ -58,30 +62,15 @@ class Logits(Scores):
             self._normaliser_N = log_normaliser(self.logits_NV)
         return self._normaliser_N
 
-    def best(self) -> tuple[Tensor, Tensor]:
-        best_N, tokens_N = best_token(self.logits_NV)
-        return tokens_N, best_N - self.normaliser()
-
-    def top(self, log_p_N: Tensor, n_groups: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        return top_candidates(self.logits_NV, log_p_N - self.normaliser(), n_groups, k)
-
-
-class Shortlist(Scores):
-    """The K greatest logits of every row, best first, their tokens, and log sum exp of all."""
-
-    def __init__(self, values_NK: Tensor, tokens_NK: Tensor, normaliser_N: Tensor) -> None:
-        self.values_NK, self.tokens_NK, self.normaliser_N = values_NK, tokens_NK, normaliser_N
-        self.device = values_NK.device
-
-    def best(self) -> tuple[Tensor, Tensor]:
-        return self.tokens_NK[:, 0].long(), self.values_NK[:, 0] - self.normaliser_N
-
-    def top(self, log_p_N: Tensor, n_groups: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        K = self.values_NK.shape[1]
-        log_p_BW = (self.values_NK + (log_p_N - self.normaliser_N)[:, None]).view(n_groups, -1)
-        values_BK, place_BK = log_p_BW.topk(min(k, log_p_BW.shape[1]))
-        row_BK = torch.div(place_BK, K, rounding_mode="floor")
-        return values_BK, row_BK, self.tokens_NK.view(n_groups, -1).gather(1, place_BK)
+    def candidates(self, wish: Wish) -> Candidates:
+        """What the wish asks for."""
+        log_p_N = torch.tensor(wish.log_p, device=self.logits_NV.device)
+        if wish.n == 1 and wish.n_groups == len(log_p_N):
+            best_N, tokens_N = best_token(self.logits_NV)
+            best_N = best_N + (log_p_N - self.normaliser())
+            return Candidates(best_N[:, None].tolist(), [[0]] * len(log_p_N), tokens_N[:, None].tolist())
+        found = top_candidates(self.logits_NV, log_p_N - self.normaliser(), wish.n_groups, wish.n)
+        return Candidates(*(tensor_BK.tolist() for tensor_BK in found))
 
 
 def log_normaliser(logits_NV: Tensor) -> Tensor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from tripel.decode.candidates import Logits, Scores
+from tripel.decode.candidates import Candidates, Logits
 from tripel.decode.search import DecodeConfig
 
 LONGEST_PHRASE = 8
 """The longest phrase, in tokens, that the loop guard recognises."""
+
+Row = tuple[list[int], bool]
 
 GUARD_EVERY = 8
 """Steps between two looks of the loop guard: a loop costs a few tokens more, the usual sentence nothing."""
@@ -41,29 +43,37 @@ def is_looping(history: Sequence[int], times: int) -> bool:
         start = len(history) - period * times
         if start < 0:
             return False
-        tail = history[start:]
-        if tail[period:] == tail[:-period]:
-            return True
+        if history[-1] == history[-1 - period]:  # spares the usual answer the copies
+            tail = history[start:]
+            if tail[period:] == tail[:-period]:
+                return True
     return False
 
 
 def has_loop(ids: Sequence[int], times: int) -> bool:
     """Whether any part of ids repeats itself `times` times in a row."""
-    return any(is_looping(ids[:end], times) for end in range(times, len(ids) + 1))
+    enough_repeats = len(set(ids)) <= len(ids) - (times - 1)
+    return enough_repeats and any(is_looping(ids[:end], times) for end in range(times, len(ids) + 1))
 
 
 class Constraints:
-    """The rules of a config."""
+    """The rules of a config. Rows are given as (tokens said, whether the loop guard watches)."""
 
     def __init__(self, config: DecodeConfig, eos_id: int) -> None:
         self.config, self.eos_id = config, eos_id
+        self._always = config.repetition_penalty != 1.0 or config.no_repeat_ngram > 0
+        self._answer = (-1, False)
 
-    def active(self, n_said: int) -> bool:
-        """Whether apply must be called, with all logits, when answers have n_said tokens."""
-        config = self.config
-        return config.repetition_penalty != 1.0 or config.no_repeat_ngram > 0 or self._guards(n_said)
+    def active(self, n_said: int, rows: Callable[[], Sequence[Row]]) -> bool:
+        """Whether apply must be called, with all logits, now that answers have n_said tokens."""
+        if self._always or not self._guards(n_said):
+            return self._always
+        if self._answer[0] != n_said:
+            times = self.config.loop_guard
+            self._answer = (n_said, any(watched and is_looping(said, times) for said, watched in rows()))
+        return self._answer[1]
 
-    def apply(self, scores: Scores, histories: Sequence[list[int]], guarded: Sequence[bool]) -> None:
+    def apply(self, scores: Candidates | Logits, rows: Sequence[Row]) -> None:
         """Penalise and forbid, in place. A row that loops may say nothing but the end token.
 
         Forbidding does not make the other tokens likelier: scores stay those of the model.
@@ -71,12 +81,12 @@ class Constraints:
         assert isinstance(scores, Logits)
         config, logits_NV = self.config, scores.logits_NV
         if config.repetition_penalty != 1.0:
-            penalise_repetition(logits_NV, histories, config.repetition_penalty)
+            penalise_repetition(logits_NV, [said for said, _ in rows], config.repetition_penalty)
         scores.normaliser()
-        for row, history in enumerate(histories):
-            if config.no_repeat_ngram and (banned := repeated_ngram_tokens(history, config.no_repeat_ngram)):
+        for row, (said, watched) in enumerate(rows):
+            if config.no_repeat_ngram and (banned := repeated_ngram_tokens(said, config.no_repeat_ngram)):
                 logits_NV[row, banned] = -math.inf
-            if guarded[row] and self._guards(len(history)) and is_looping(history, config.loop_guard):
+            if watched and self._guards(len(said)) and is_looping(said, config.loop_guard):
                 end = logits_NV[row, self.eos_id].clone()
                 logits_NV[row] = -math.inf
                 logits_NV[row, self.eos_id] = end

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from tripel.decode.beam import Beam
-from tripel.decode.candidates import Logits, Scores, Shortlist
 from tripel.decode.constraints import has_loop
 from tripel.decode.greedy import Greedy, Sample
 from tripel.decode.search import DecodeConfig, Hypothesis, Prompt, Search
+from tripel.decode.session import Ids, Session, Translating, device_of, open_session
 from tripel.decode.workers import default_workers, each
 from tripel.errors import InputError
-from tripel.models.config import EncoderDecoderConfig, Vocabulary
 
 BATCH_TOKENS = 2048
 """Source tokens, padding included, times rows per sentence, that are decoded together."""
@@ -25,60 +22,22 @@ SHARE_TOKENS = 512
 """Fewer than this are not worth sharing out among workers."""
 
 
-class Rows(Protocol):
-    """A model's memory of the rows being decoded."""
-
-    def select(self, rows_N: Tensor) -> None: ...
-
-
-S = TypeVar("S", bound=Rows)
-
-
-class StepModel(Protocol[S]):
-    """What the loop needs: logits (N, V) after the next T ids (N, T) of every row."""
-
-    def step(self, ids_NT: Tensor, state: S) -> Tensor: ...
-
-
-@runtime_checkable
-class ShortlistModel(Protocol):
-    """A model that can give the k greatest logits, their tokens and log sum exp without giving all logits."""
-
-    def shortlist(self, ids_NT: Tensor, state: Any, k: int) -> tuple[Tensor, Tensor, Tensor]: ...
-
-
-class Translating(StepModel[S], Protocol[S]):
-    """A model that reads a source before its first step."""
-
-    config: EncoderDecoderConfig
-    vocabulary: Vocabulary
-
-    def start(
-        self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int, rows_per_sentence: int = 1
-    ) -> S: ...
-
-
-def run(model: StepModel[S], state: S, prompt_NT: Tensor, search: Search, pad_id: int) -> Iterator[None]:
-    """Read the prompts, then choose and step until the search is done; yields after every choice."""
-    scores = _read(model, prompt_NT, state, search, pad_id)
+def run(session: Session, prompts: Ids, search: Search) -> Iterator[None]:
+    """Read the prompts, then choose and read the choice until the search is done; yields after every choice."""
+    search.drop_share = session.drop_share
+    scores = session.read(prompts, search.wish)
     while True:
-        tokens_N, rows_N = search.advance(scores)
+        tokens, rows = search.advance(scores)
         yield
         if search.done:
             return
-        if rows_N is not None:
-            state.select(rows_N)
-        scores = _read(model, tokens_N[:, None], state, search, pad_id)
-
-
-def _read(model: StepModel[S], ids_NT: Tensor, state: S, search: Search, pad_id: int) -> Scores:
-    if search.shortlist and isinstance(model, ShortlistModel):
-        return Shortlist(*model.shortlist(ids_NT, state, search.shortlist))
-    return Logits(model.step(ids_NT, state), pad_id)
+        if rows is not None:
+            session.keep(rows)
+        scores = session.read([[token] for token in tokens], search.wish)
 
 
 def generate(
-    model: Translating[S],
+    model: Translating,
     sources: Sequence[Sequence[int]],
     config: DecodeConfig,
     *,
@@ -96,7 +55,7 @@ def generate(
     model_ready(model)
     prefixes = prefixes if prefixes is not None else [()] * len(sources)
     check_lengths(model, sources, prefixes)
-    workers = default_workers(_device(model)) if workers is None else workers
+    workers = default_workers(device_of(model)) if workers is None else workers
     width = rows_per_sentence(config)
     n_tokens = sum(map(len, sources)) * width
     budget = min(batch_tokens, max(SHARE_TOKENS, -(-n_tokens // max(1, workers)))) // width
@@ -116,7 +75,7 @@ def generate(
 
 
 def stream(
-    model: Translating[S], source: Sequence[int], config: DecodeConfig, *, prefix: Sequence[int] = ()
+    model: Translating, source: Sequence[int], config: DecodeConfig, *, prefix: Sequence[int] = ()
 ) -> Iterator[int]:
     """The ids of the best answer to one source, each as soon as no later step can change it.
 
@@ -139,21 +98,17 @@ def stream(
 
 
 def begin(
-    model: Translating[S], sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]], config: DecodeConfig
+    model: Translating, sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]], config: DecodeConfig
 ) -> tuple[Search, Iterator[None]]:
     """A search over sources whose prefixes are equally long, and the loop that drives it."""
-    vocabulary, max_len = model.vocabulary, model.config.max_len
-    device = _device(model)
-    room = max_len - len(prefixes[0])
+    vocabulary, n_prefix = model.vocabulary, len(prefixes[0])
+    room = model.config.max_len - n_prefix
     prompts = [_prompt(source, prefix, config, room) for source, prefix in zip(sources, prefixes, strict=True)]
     kind = Sample if config.sample else Greedy if config.beam == 1 else Beam
     search = kind(config, prompts, vocabulary.eos_id)
-    source_BS, valid_BS = pad(sources, vocabulary.pad_id, device)
-    capacity = len(prefixes[0]) + max(prompt.limit for prompt in prompts)
-    width = rows_per_sentence(config)
-    state = model.start(source_BS, valid_BS, max_len=capacity, rows_per_sentence=width)
-    prompt_NT = torch.tensor([[vocabulary.start_id, *prefix] for prefix in prefixes], device=device)
-    return search, run(model, state, prompt_NT, search, vocabulary.pad_id)
+    capacity = n_prefix + max(prompt.limit for prompt in prompts)
+    session = open_session(model, sources, max_len=capacity, rows_per_sentence=rows_per_sentence(config))
+    return search, run(session, [[vocabulary.start_id, *prefix] for prefix in prefixes], search)
 
 
 def batches(
@@ -172,18 +127,8 @@ def batches(
         yield batch
 
 
-def pad(sources: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Sources padded on the right (B, S), and which tokens are real; None when all are."""
-    longest = max(map(len, sources))
-    source_BS = torch.tensor([[*source, *[pad_id] * (longest - len(source))] for source in sources], device=device)
-    if all(len(source) == longest for source in sources):
-        return source_BS, None
-    lengths_B = torch.tensor([len(source) for source in sources], device=device)
-    return source_BS, torch.arange(longest, device=device) < lengths_B[:, None]
-
-
 def check_lengths(
-    model: Translating[S], sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]]
+    model: Translating, sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]]
 ) -> None:
     """Raises InputError when a source is empty or too long, or a prefix leaves no room for an answer."""
     longest = model.config.max_len
@@ -207,10 +152,6 @@ def check_lengths(
 def rows_per_sentence(config: DecodeConfig) -> int:
     """How many rows a search keeps for one sentence."""
     return config.n_best if config.sample else config.beam
-
-
-def _device(model: object) -> torch.device:
-    return next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
 
 
 def model_ready(model: object) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tripel.decode.candidates import Logits, Scores
+from tripel.decode.candidates import Candidates, Logits, Wish
 from tripel.decode.constraints import Constraints
 from tripel.decode.sampling import draw, filter_logits
-from tripel.decode.search import Choice, DecodeConfig, Hypothesis, Prompt, Search, to_tensor, worth_dropping
+from tripel.decode.search import Choice, DecodeConfig, Hypothesis, Prompt, Search
 
 
 @dataclass
@@ -44,30 +44,30 @@ class _PathSearch(Search):
             return self.hypotheses[prompt][0].ids
         return next(row.ids for row in self.rows if row.prompt == prompt)
 
-    @property
-    def shortlist(self) -> int:
-        return 0 if self.constraints.active(self.n_prefix + self.step) else 1
-
-    def _advance(self, scores: Scores) -> Choice:
-        if self.constraints.active(self.n_prefix + self.step):
-            guarded = [self.prompts[row.prompt].guarded for row in self.rows]
-            self.constraints.apply(scores, [row.ids for row in self.rows], guarded)
-        tokens_N, log_p_N = self._choose(scores)
+    def _advance(self, scores: Candidates | Logits) -> Choice:
+        if self._constrained():
+            self.constraints.apply(scores, self._said())
+        tokens, log_p = self._choose(scores)
         self.step += 1
-        for row, token, log_p in zip(self.rows, tokens_N.tolist(), log_p_N.tolist(), strict=True):
+        for row, token, total in zip(self.rows, tokens, log_p, strict=True):
             if not row.finished:
-                row.log_p += log_p
+                row.log_p = total
                 self._extend(row, token)
-        if self.n_finished == 0 or not worth_dropping(self.n_finished, len(self.rows)):
-            return Choice(tokens_N, None)
+        if self.n_finished == 0 or self.n_finished < self.drop_share * len(self.rows):
+            return Choice(tokens, None)
         kept = [i for i, row in enumerate(self.rows) if not row.finished]
         self.rows = [self.rows[i] for i in kept]
         self.n_finished = 0
-        rows_N = to_tensor(kept, tokens_N)
-        return Choice(tokens_N[rows_N], rows_N)
+        return Choice([tokens[i] for i in kept], kept)
 
-    def _choose(self, scores: Scores) -> tuple[Tensor, Tensor]:
-        """Tokens and their log-probabilities."""
+    def _constrained(self) -> bool:
+        return self.constraints.active(self.n_prefix + self.step, self._said)
+
+    def _said(self) -> list[tuple[list[int], bool]]:
+        return [(row.ids, self.prompts[row.prompt].guarded) for row in self.rows]
+
+    def _choose(self, scores: Candidates | Logits) -> tuple[list[int], list[float]]:
+        """The token of every row and the row's log-probability with it."""
         raise NotImplementedError
 
     def _extend(self, row: _Row, token: int) -> None:
@@ -86,11 +86,19 @@ class _PathSearch(Search):
 class Greedy(_PathSearch):
     """The likeliest token at every step."""
 
-    def advance(self, scores: Scores) -> Choice:
+    @property
+    def wish(self) -> Wish | None:
+        return None if self._constrained() else self._wish()
+
+    def advance(self, scores: Candidates | Logits) -> Choice:
         return self._advance(scores)
 
-    def _choose(self, scores: Scores) -> tuple[Tensor, Tensor]:
-        return scores.best()
+    def _choose(self, scores: Candidates | Logits) -> tuple[list[int], list[float]]:
+        found = scores.candidates(self._wish()) if isinstance(scores, Logits) else scores
+        return [tokens[0] for tokens in found.tokens], [log_p[0] for log_p in found.log_p]
+
+    def _wish(self) -> Wish:
+        return Wish(1, [row.log_p for row in self.rows], len(self.rows))
 
 
 class Sample(_PathSearch):
@@ -100,21 +108,19 @@ class Sample(_PathSearch):
     """
 
     @property
-    def shortlist(self) -> int:
-        return 0
+    def wish(self) -> None:
+        return None
 
-    def advance(self, scores: Scores) -> Choice:
-        if self.step > 0 or self.config.n_best == 1:
-            return self._advance(scores)
+    def advance(self, scores: Candidates | Logits) -> Choice:
         n_best = self.config.n_best
-        self.rows = [_Row(row.prompt, list(row.ids)) for row in self.rows for _ in range(n_best)]
+        if self.step > 0 or n_best == 1:
+            return self._advance(scores)
         assert isinstance(scores, Logits)
-        tokens_N, rows_N = self._advance(scores.repeat(n_best))
-        if rows_N is None:
-            rows_N = torch.arange(len(tokens_N), device=tokens_N.device)
-        return Choice(tokens_N, rows_N // n_best)
+        self.rows = [_Row(row.prompt, list(row.ids)) for row in self.rows for _ in range(n_best)]
+        tokens, rows = self._advance(scores.repeat(n_best))
+        return Choice(tokens, [row // n_best for row in rows or range(len(tokens))])
 
-    def _choose(self, scores: Scores) -> tuple[Tensor, Tensor]:
+    def _choose(self, scores: Candidates | Logits) -> tuple[list[int], list[float]]:
         assert isinstance(scores, Logits)
         config, logits_NV = self.config, scores.logits_NV
         uniform_N = torch.tensor([self._uniform(i, row) for i, row in enumerate(self.rows)], dtype=torch.float64)
@@ -123,7 +129,8 @@ class Sample(_PathSearch):
         )
         tokens_N = draw(filtered_NV, uniform_N.to(logits_NV.device))
         log_p_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - scores.normaliser()
-        return tokens_N, log_p_N
+        log_p = [row.log_p + value for row, value in zip(self.rows, log_p_N.tolist(), strict=True)]
+        return tokens_N.tolist(), log_p
 
     def _uniform(self, index: int, row: _Row) -> float:
         if row.draws is None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from tripel.decode.engine import Translating
 from tripel.decode.native import native_model
 from tripel.decode.pack import pack
+from tripel.decode.session import Translating
 from tripel.errors import DeviceError
 from tripel.models.encoder_decoder import EncoderDecoder
 
 Engine = Literal["auto", "native", "torch", "plain"]
 
 
-def prepare(model: EncoderDecoder, engine: Engine = "auto") -> Translating[Any]:
+def prepare(model: EncoderDecoder, engine: Engine = "auto") -> Translating:
     """What generate should be given for a model whose weights stay as they are now.
 
     engine: `native` the compiled decoder; `torch` PyTorch on packed weights; `auto` the first of them that this machine

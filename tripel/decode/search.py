@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from tripel.config import Config
-from tripel.decode.candidates import Scores
+from tripel.decode.candidates import Candidates, Logits, Wish
 
 FinishReason = Literal["stop", "length"]
 
@@ -89,16 +87,19 @@ class Prompt:
 class Choice(NamedTuple):
     """The next token of every row kept, and which of the former rows each continues (None: all rows, in order)."""
 
-    tokens_N: Tensor
-    rows_N: Tensor | None
+    tokens: list[int]
+    rows: list[int] | None
 
 
 class Search(ABC):
     """Chooses tokens. The engine calls advance with the scores of every row until done.
 
     All prompts have equally long prefixes. Rows start as one per prompt; where a sentence has several rows they stay
-    side by side, in the sentences' order. step counts the tokens chosen.
+    side by side, in the sentences' order. step counts the tokens chosen. drop_share: the share of finished rows from
+    which it pays to drop them, where dropping copies the state of all others.
     """
+
+    drop_share = 0.0
 
     def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
         self.config, self.prompts, self.eos_id = config, prompts, eos_id
@@ -113,23 +114,14 @@ class Search(ABC):
 
     @property
     @abstractmethod
-    def shortlist(self) -> int:
-        """How many of each row's likeliest tokens the next advance must see; 0 when it must see all logits."""
+    def wish(self) -> Wish | None:
+        """What the next advance must be given; None when it must see all logits."""
 
     @abstractmethod
-    def advance(self, scores: Scores) -> Choice:
-        """Take the scores of all rows, which may be overwritten, and choose. Finished rows vanish, sooner or later."""
+    def advance(self, scores: Candidates | Logits) -> Choice:
+        """Choose. Logits may be given, and are overwritten, even where a wish would do. Finished rows vanish."""
 
     @abstractmethod
     def settled(self, prompt: int) -> list[int]:
         """The ids of a prompt's best answer that no later step can change: what a stream may show."""
 
-
-def worth_dropping(n_finished: int, n_rows: int) -> bool:
-    """Dropping rows copies the state of all others: it pays when a good part of the work is spent on finished rows."""
-    return n_finished == n_rows or n_finished * 4 >= n_rows
-
-
-def to_tensor(numbers: Sequence[int], like: Tensor) -> Tensor:
-    """int64 numbers on the device of like."""
-    return torch.tensor(numbers, dtype=torch.int64, device=like.device)

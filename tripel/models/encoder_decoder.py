@@ -123,13 +123,8 @@ class EncoderDecoder(nn.Module):
         """The head's matrix (V, D) and bias (V,), for a loss that fuses them with the softmax."""
         return self.head.matrix(self.target_tokens.weight), self.head.bias
 
-    def start(
-        self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int, rows_per_sentence: int = 1
-    ) -> DecodeState:
-        """Read sources and return a state of one row per sentence, with room for max_len target positions.
-
-        rows_per_sentence: how many a search will select at most; a hint, of use to models that reserve memory.
-        """
+    def start(self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int) -> DecodeState:
+        """Read sources and return a state of one row per sentence, with room for max_len target positions."""
         keys_values = self._read(self.encode(source_BS, valid_BS))
         layers = [self._mixer(i).init_state(len(source_BS), max_len) for i in range(len(self.decoder.blocks))]
         return DecodeState(layers, Memory(keys_values, valid_BS))

@@ -24,4 +24,5 @@ def keep_memory() -> bool:
         return False
     mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
     settings = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 1 << 26}
-    return all([mallopt(parameter, size) == 1 for parameter, size in settings.items()])
+    accepted = [mallopt(parameter, size) == 1 for parameter, size in settings.items()]
+    return all(accepted)

@@ -12,27 +12,39 @@ from functools import cache
 from itertools import accumulate
 from random import Random
 
-from tripel.data.phrasebook.lexicon import Adjective, Lexicon, Noun, ObjectChoice, Predicate, lexicon, read_table
+from tripel.data.phrasebook.lexicon import lexicon, read_table
+from tripel.data.phrasebook.records import Adjective, Lexicon, Noun, ObjectChoice, Predicate
 from tripel.data.phrasebook.tree import STEP, Location, NounPhrase, Unsayable
 
 ADJECTIVE_SHARE, SECOND_ADJECTIVE_SHARE = 0.3, 0.12
 NUMERALS = [(int(n), en, de, fr) for n, en, de, fr in read_table("numbers.tsv", 4)]
 CLOCK = read_table("clock.tsv", 3)
 _DETERMINERS = {  # code of predicates.tsv: determiner, plural
-    "a": ("a", False), "t": ("the", False), "T": ("the", True), "P": ("bare", True), "n": ("number", True),
-    "m": ("own", False), "s": ("this", False), "S": ("this", True), "g": ("gen", False),
-}  # fmt: skip
+    "a": ("a", False),
+    "t": ("the", False),
+    "T": ("the", True),
+    "P": ("bare", True),
+    "n": ("number", True),
+    "m": ("own", False),
+    "s": ("this", False),
+    "S": ("this", True),
+    "g": ("gen", False),
+}
 _PRONOUNS = {
-    "I": (1, False, None), "you": (2, False, None), "he": (3, False, "m"), "she": (3, False, "f"), "we": (1, True, None),
+    "I": (1, False, None),
+    "you": (2, False, None),
+    "he": (3, False, "m"),
+    "she": (3, False, "f"),
+    "we": (1, True, None),
     "they": (3, True, "m"),
-}  # fmt: skip
+}
 # who can be asked for: kinds of people with their weights
 _WHO = {
     "any": "I:7 you:2 he:6 she:6 we:6 they:5 name:18 title:3 kin:14 family:4 role:7 human-adult:3 pair:6",
-    "asked": "you:6 he:5 she:5 they:4 name:16 title:2 kin:12 family:4 role:7 human-adult:3 pair:4",
+    "asked": "you:6 he:5 she:5 they:4 name:16 title:2 kin:12 family:4 role:7 human-adult:3 couple:4",
     "third": "he:5 she:5 they:3 name:18 title:3 kin:14 family:4 role:7 human-adult:3 pair:5",
     "single": "he:5 she:5 name:18 title:2 kin:14 role:7 human-adult:2",
-    "gendered": "he:4 she:4 name:16 title:3 kin:14 role:4",
+    "gendered": "he:4 she:4 name:16 title:3 kin:14",
     "named": "name:18 title:3 kin:14 role:5",
     "several": "we:3 they:3 family:4 pair:8 children:2",
     "noun": "kin:10 role:6 family:2",
@@ -41,9 +53,11 @@ _WHO = {
     "people": "me:4 you:3 him:3 her:3 us:3 them:3 name:16 title:3 kin:12 family:4 role:8 friend:4",
     "aged": "he:2 she:2 name:8",
     "somebody": "I:4 you:2 he:3 she:3 we:3 they:2",
+    "one": "I:4 you:2 he:3 she:3",
     "searcher": "I:4 he:3 she:3 we:3 they:2",
-    "woman": "name-f:5 kin-f:5", "man": "name-m:5 kin-m:5",
-}  # fmt: skip
+    "woman": "name-f:5 kin-f:5",
+    "man": "name-m:5 kin-m:5",
+}
 _OBJECT_PRONOUNS = {"me": "I", "him": "he", "her": "she", "us": "we", "them": "they"}
 
 
@@ -118,6 +132,8 @@ def person(draft: Draft, who: str = "any", *, owner: NounPhrase | None = None) -
             return NounPhrase(draft.node(), "title", name=name, gender=draft.random.choice("mf"))
         case ["pair"]:
             return _pair(draft)
+        case ["couple"]:
+            return _couple(draft)
         case ["kin", *wanted]:
             return _relative(draft, wanted[0] if wanted else None, owner)
     return _somebody(draft, kind, owner)
@@ -130,6 +146,10 @@ def _pair(draft: Draft) -> NounPhrase:
         return NounPhrase(
             draft.node(), "pair", person=1, is_plural=True, gender=gender if gender == "m" else None, members=members
         )
+    return _couple(draft)
+
+
+def _couple(draft: Draft) -> NounPhrase:
     members = (person(draft, "name"), person(draft, "name"))
     return NounPhrase(draft.node(), "pair", is_plural=True, members=members)
 
@@ -138,11 +158,22 @@ def _relative(draft: Draft, gender: str | None, owner: NounPhrase | None) -> Nou
     pool = [n for n in nouns_of(draft.book, "kin") + nouns_of(draft.book, "partner") if gender in (None, n.gender)]
     noun = draft.random.choice(pool)
     draft.use(noun)
+    if owner is not None and not _fits_owner(noun, owner):
+        raise Unsayable("not this person's")
     if owner is None and draft.chance(0.15):
-        name, its_gender = draft.new_name()
+        married_to = {"m": "f", "f": "m"}[noun.gender or "m"] if "partner" in noun.classes else None
+        name, its_gender = draft.new_name(married_to)
         holder = NounPhrase(draft.node(), "name", name=name, gender=its_gender)
         return NounPhrase(draft.node(), "noun", noun, "gen", owner=holder)
     return NounPhrase(draft.node(), "noun", noun, "own", owner=owner or _some_owner(draft, noun))
+
+
+def _fits_owner(noun: Noun, owner: NounPhrase) -> bool:
+    """Husbands and wives, skirts and blouses are given to whom a reader expects them of."""
+    if owner.person < 3 or not noun.classes & {"partner", "womenswear"}:
+        return not (owner.is_plural and "partner" in noun.classes)
+    gender = owner.english_gender()
+    return gender == ("f" if "womenswear" in noun.classes or noun.gender == "m" else "m")
 
 
 def _some_owner(draft: Draft, noun: Noun) -> NounPhrase:
@@ -200,6 +231,8 @@ def allowed(noun: Noun, code: str) -> bool:
     """Whether the noun can stand with a determiner of predicates.tsv in all three languages."""
     determiner, plural = _DETERMINERS[code]
     english = noun.number["en"]
+    if "pairwear" in noun.classes and not plural and determiner != "own":
+        return False  # nobody buys a shoe
     if english == "sg":
         return determiner in ("the", "bare", "own", "this", "gen") and not (plural and determiner != "bare")
     if english == "pl":
@@ -208,9 +241,14 @@ def allowed(noun: Noun, code: str) -> bool:
 
 
 def thing(
-    draft: Draft, source: str, codes: str, *, owner: NounPhrase | None = None, adjective_share: float = ADJECTIVE_SHARE,
+    draft: Draft,
+    source: str,
+    codes: str,
+    *,
+    owner: NounPhrase | None = None,
+    adjective_share: float = ADJECTIVE_SHARE,
     excluded: frozenset[str] = frozenset(),
-) -> NounPhrase:  # fmt: skip
+) -> NounPhrase:
     """A noun of the class with one of the determiners. owner: the possessor of "own" ("Anna reads her book")."""
     noun = draft.random.choice(nouns_of(draft.book, source))
     code = draft.random.choice(codes)
@@ -221,10 +259,18 @@ def thing(
     if noun.number["en"]:
         plural = noun.number["en"] == "pl"
     np = NounPhrase(draft.node(), "noun", noun, determiner, plural)
+    if owner is not None and not _fits_owner(noun, owner):
+        raise Unsayable("not this person's")
+    if determiner == "a" and owner is not None and owner.is_plural and "worn" in noun.classes:
+        raise Unsayable("one coat for several people")
     if determiner == "own":
         if owner is not None and owner.kind == "nobody":
             raise Unsayable("nobody's own")
         np.owner = owner if owner is not None and owner.kind != "who" else person(draft, "I")
+        if np.owner.is_plural and "personal" in noun.classes:  # we put on our sweaters
+            if "one-each" in noun.classes or noun.number["en"] or "sg" in (noun.number["de"], noun.number["fr"]):
+                raise Unsayable("one pair of glasses for several people")
+            np.is_plural = True
     elif determiner == "gen":
         np.owner = person(draft, draft.random.choice(["name", "name", "kin"]))
     elif determiner == "number":
@@ -254,7 +300,12 @@ def place(draft: Draft, relation: str, source: str) -> Location:
 
 
 def fill(
-    draft: Draft, choice: ObjectChoice, predicate: Predicate, subject: NounPhrase, usual: bool = True, general: bool = False
+    draft: Draft,
+    choice: ObjectChoice,
+    predicate: Predicate,
+    subject: NounPhrase,
+    usual: bool = True,
+    general: bool = False,
 ) -> NounPhrase | Location:
     """What stands in a slot of a predicate, noted as a pair with its verb. usual: numerals too, but not in a negation ("not
     three apples"). general: of things in general, where the verb allows it ("she likes to sing songs")."""
@@ -293,8 +344,8 @@ def sayable_subjects(book: Lexicon) -> int:
 
 
 def number_of_objects(book: Lexicon, choice: ObjectChoice) -> int:
-    """How many different English phrases `fill` can draw for a choice, counting each noun with each determiner, plain and with
-    each adjective; own, owner's and numbers counted once."""
+    """How many different English phrases `fill` can draw for a choice: each noun with each determiner, plain and with each
+    adjective; own, owner's and numbers counted once."""
     if choice.source.startswith(("at:", "to:")) or choice.source == "people":
         return 0
     return sum(

@@ -31,7 +31,7 @@ def regular_past(verb: str) -> str:
 
 
 def ing(verb: str, past: str) -> str:
-    """eating, writing, running, lying. A consonant doubles where it does in the past (stopped) or in cut, put, get, run ..."""
+    """eating, writing, running, lying. A consonant doubles where it does in the past (stopped) and in cut, put, get, run."""
     if verb.endswith("ie"):
         return verb[:-2] + "ying"
     if verb.endswith("e") and verb != "be" and not verb.endswith("ee"):

@@ -7,9 +7,23 @@ from tripel.data.phrasebook.frames import Fixed, Frame, Slot
 from tripel.data.phrasebook.lexicon import lexicon
 from tripel.data.phrasebook.tokens import Token, literal
 from tripel.data.phrasebook.tree import (
-    ADJECTIVE, AUX, DETERMINER, MODAL, NOT, NOUN, OBJECT_PREPOSITION, OWNER_MARK, PREPOSITION, TAG, TO, VERB,
-    Adverbial, Clause, Location, NounPhrase,
-)  # fmt: skip
+    ADJECTIVE,
+    AUX,
+    DETERMINER,
+    MODAL,
+    NOT,
+    NOUN,
+    OBJECT_PREPOSITION,
+    OWNER_MARK,
+    PREPOSITION,
+    TAG,
+    TO,
+    VERB,
+    Adverbial,
+    Clause,
+    Location,
+    NounPhrase,
+)
 
 
 def noun_phrase(np: NounPhrase, case: str = "subject") -> list[Token]:
@@ -72,7 +86,7 @@ def _common(np: NounPhrase) -> list[Token]:
         Token(word, (base + ADJECTIVE + k,), base)
         for k, a in enumerate(np.adjectives)
         for word in (forms.superlative(a.english, a.english_comparison) if np.is_superlative else (a.english,))
-    ] + [Token(word, (base + NOUN,)) for word in text.split()]  # fmt: skip
+    ] + [Token(word, (base + NOUN,)) for word in text.split()]
     mark = (base + DETERMINER,)
     match np.determiner:
         case "a":
@@ -114,7 +128,7 @@ def adverbial(node: Adverbial) -> list[Token]:
 
 
 def clause(c: Clause, form: str = "main") -> list[Token]:
-    """form: main, question, inf, to (the infinitive with to), ing, imperative, share (no subject: "and turns on the light")."""
+    """form: main, question, inf, to (the infinitive with to), ing, imperative, share (no subject: "and turns it on")."""
     frame = c.predicate.frames["en"]
     subject_np = c.noun_phrases()[frame.subject]
     extracted = _extracted(c, frame)
@@ -133,7 +147,7 @@ def clause(c: Clause, form: str = "main") -> list[Token]:
         front = adverbial(c.front)
     if form == "question":
         first, others = _invertible(chain)
-        return [*front, *first, *subject, *others, *middle, *tail]
+        return [*front, *first, *subject, *middle, *others, *tail]
     if c.is_contracted and subject_np.kind in ("pronoun", "it") and not middle:
         chain = _contract_auxiliary(chain, c)
     placed = _place_middle(chain, middle, frame)
@@ -213,8 +227,8 @@ def _tense_chain(c: Clause, frame: Frame, subject: NounPhrase, form: str) -> lis
     ing = forms.ing(frame.verb, past_form)
     match c.tense:
         case "progressive" | "was-doing":
-            be = Token(_finite("be", subject, c.tense == "was-doing"), aux)
-            return [*_negated([be], c), Token(ing, verb)]
+            be = _negated([Token(_finite("be", subject, c.tense == "was-doing"), aux)], c)
+            return [*be, Token(ing, verb)]
         case "perfect" | "just":
             have = _negated([Token(_finite("have", subject, False), aux)], c)
             return [*have, *([Token("just", aux)] if c.tense == "just" else []), Token(participle, verb)]
@@ -288,10 +302,9 @@ def _object_order(c: Clause, frame: Frame) -> list[Slot | Fixed]:
     """Give Anna the book, but give it to Anna."""
     parts = list(frame.parts)
     receiver, given = frame.slot("I"), c.slots.get("O")
-    if receiver in parts[:1] and receiver is not None and not receiver.mark and isinstance(given, NounPhrase):
-        if given.is_pronoun() or given.kind in ("what", "relative"):
-            parts = [*parts[1:], Slot("I", "to")]
-    return parts
+    if receiver is None or receiver.mark or parts[0] != receiver or not isinstance(given, NounPhrase):
+        return parts
+    return [*parts[1:], Slot("I", "to")] if given.kind in ("pronoun", "what", "relative") else parts
 
 
 def _fixed(c: Clause, part: Fixed) -> Token:

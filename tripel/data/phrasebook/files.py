@@ -11,8 +11,9 @@ from tripel.errors import DataError
 def write(directory: str | Path, target: Target, count: int, seed: int) -> PhrasebookSplits:
     """Generates and writes SPLIT.en, SPLIT.de (or .fr) and SPLIT.align for train, valid, test and compositional.
 
-    A line of an .align file is in Pharaoh format, "0-0 1-2 ...": source index, hyphen, target index, both from 0 over the tokens of
-    split_words. The folder is made when absent. Raises DataError when it holds files already or cannot be written.
+    A line of an .align file is in Pharaoh format, "0-0 1-2 ...": source index, hyphen, target index, both counted from 0
+    over the tokens of split_words. The folder is made when absent. Raises DataError when it holds files already or cannot
+    be written.
     """
     check_request(target, count)
     folder = Path(directory)
@@ -23,9 +24,11 @@ def write(directory: str | Path, target: Target, count: int, seed: int) -> Phras
             _write_split(folder, name, target, getattr(splits, name))
     except OSError as error:
         raise DataError(
-            "The phrasebook could not be written.", file=folder, given=error.strerror or error,
+            "The phrasebook could not be written.",
+            file=folder,
+            given=error.strerror or error,
             mend="Choose a folder with enough space that you may write to.",
-        ) from error  # fmt: skip
+        ) from error
     return splits
 
 
@@ -35,14 +38,19 @@ def _prepare(folder: Path) -> None:
         occupied = any(folder.iterdir())
     except OSError as error:
         raise DataError(
-            "The output folder cannot be used.", file=folder, given=error.strerror or error,
-            expected="a folder that exists or can be made", mend="Choose another folder, or ask for the right to write there.",
-        ) from error  # fmt: skip
+            "The output folder cannot be used.",
+            file=folder,
+            given=error.strerror or error,
+            expected="a folder that exists or can be made",
+            mend="Choose a folder that you may write to.",
+        ) from error
     if occupied:
         raise DataError(
-            "The output folder is not empty.", file=folder, expected="an empty or new folder",
+            "The output folder is not empty.",
+            file=folder,
+            expected="an empty or new folder",
             mend="Choose another folder or empty this one.",
-        )  # fmt: skip
+        )
 
 
 def _write_split(folder: Path, name: str, target: Target, pairs: list[Pair]) -> None:

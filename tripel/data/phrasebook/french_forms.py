@@ -25,9 +25,8 @@ def elide(tokens: list[Token], aspirated: frozenset[str]) -> list[Token]:
     out: list[Token] = []
     for token, following in zip(tokens, [*tokens[1:], Token(".")], strict=True):
         word = token.text.lower()
-        if word in _ELIDES and starts_with_vowel(following.text, aspirated) and not following.text.startswith("-"):
-            token = token._replace(text=token.text[:-1] + "'")
-        elif word == "si" and following.text in ("il", "ils"):
+        meets_vowel = word in _ELIDES and starts_with_vowel(following.text, aspirated)
+        if meets_vowel or (word == "si" and following.text in ("il", "ils")):
             token = token._replace(text=token.text[:-1] + "'")
         out.append(token)
     return out
@@ -82,7 +81,7 @@ def adjective(masculine: str, feminine: str, gender: str, is_plural: bool, befor
 
 
 def regular_feminine(masculine: str) -> str:
-    """Feminine of the adjectives and participles named in verb complements: fier, fière; amoureux, amoureuse; pressé, pressée."""
+    """Feminine of the adjectives named in verb complements: fier, fière; amoureux, amoureuse; neuf, neuve; pressé(e)."""
     if masculine.endswith("e"):
         return masculine
     for ending, feminine in (("eux", "euse"), ("er", "ère"), ("f", "ve")):
@@ -182,7 +181,9 @@ def _silent(stem: str, infinitive: str) -> str:
         return stem + stem[-1]
     if infinitive.endswith("yer"):
         return stem[:-1] + "i"
-    return re.sub(r"[eé]([^aeiouéèêœ]+)$", r"è\1", stem) if re.search(r"[eé][^aeiouéèêœ]$|é(?:gl|br|ch|tr|gn)$", stem) else stem
+    if re.search(r"[eé][^aeiouéèêœ]$|é(?:gl|br|ch|tr|gn)$", stem):
+        return re.sub(r"[eé]([^aeiouéèêœ]+)$", r"è\1", stem)
+    return stem
 
 
 @cache

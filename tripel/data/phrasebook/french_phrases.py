@@ -5,11 +5,20 @@ from __future__ import annotations
 from functools import cache
 
 from tripel.data.phrasebook import french_forms as forms
-from tripel.data.phrasebook.lexicon import Adjective, lexicon
+from tripel.data.phrasebook.lexicon import lexicon
+from tripel.data.phrasebook.records import Adjective
 from tripel.data.phrasebook.tokens import Token, literal
 from tripel.data.phrasebook.tree import (
-    ADJECTIVE, DETERMINER, NOUN, OWNER_MARK, PREPOSITION, Adverbial, Location, NounPhrase, Unsayable,
-)  # fmt: skip
+    ADJECTIVE,
+    DETERMINER,
+    NOUN,
+    OWNER_MARK,
+    PREPOSITION,
+    Adverbial,
+    Location,
+    NounPhrase,
+    Unsayable,
+)
 
 
 def noun_phrase(np: NounPhrase, article: str = "") -> list[Token]:

@@ -1,6 +1,6 @@
 """French clauses from trees: clitic pronouns, negation around the verb, compound tenses and their agreement.
 
-    subject  ne  clitics  conjugated verb  pas  adverb  (de) (clitics) participle or infinitive  complements  adverbials
+subject  ne  clitics  conjugated verb  pas  adverb  (de) (clitics) participle or infinitive  complements  adverbials
 """
 
 from __future__ import annotations
@@ -15,16 +15,32 @@ from tripel.data.phrasebook.french_forms import FrenchVerb
 from tripel.data.phrasebook.lexicon import lexicon
 from tripel.data.phrasebook.tokens import Token
 from tripel.data.phrasebook.tree import (
-    AUX, MODAL, NOT, OBJECT_PREPOSITION, TAG, TO, VERB, Clause, Location, NounPhrase, Unsayable,
-)  # fmt: skip
+    AUX,
+    MODAL,
+    NOT,
+    OBJECT_PREPOSITION,
+    TAG,
+    TO,
+    VERB,
+    Clause,
+    Location,
+    NounPhrase,
+    Unsayable,
+)
 
 _Conjugation = Callable[[FrenchVerb, int, bool], str]
 
 MODALS: dict[str, tuple[str, _Conjugation]] = {
-    "can": ("pouvoir", forms.present), "may": ("pouvoir", forms.present), "must": ("devoir", forms.present),
-    "have-to": ("devoir", forms.present), "should": ("devoir", forms.conditional), "want": ("vouloir", forms.present),
-    "would-like": ("vouloir", forms.conditional), "like": ("aimer", forms.present), "prefer": ("préférer", forms.present),
-}  # fmt: skip
+    "can": ("pouvoir", forms.present),
+    "may": ("pouvoir", forms.present),
+    "must": ("devoir", forms.present),
+    "have-to": ("devoir", forms.present),
+    "should": ("devoir", forms.conditional),
+    "want": ("vouloir", forms.present),
+    "would-like": ("vouloir", forms.conditional),
+    "like": ("aimer", forms.present),
+    "prefer": ("préférer", forms.present),
+}
 _NEGATION = {"not": ("pas",), "never": ("jamais",), "anymore": ("plus",), "yet": ("pas", "encore")}
 
 
@@ -39,8 +55,8 @@ class _Parts:
 
 
 def clause(c: Clause, form: str = "main") -> list[Token]:
-    """form: main, question (est-ce que), inf, "inf de" (with that preposition), imperative, share (no subject), subj (subjunctive), future, invert
-    (the subject behind the verb)."""
+    """form: main, question (est-ce que), inf, "inf de" (with that preposition), imperative, share (no subject), subj
+    (subjunctive), future, invert (the subject behind the verb)."""
     frame = c.predicate.frames["fr"]
     subject_np = c.noun_phrases()[frame.subject]
     parts = _parts(c, frame, subject_np)
@@ -111,7 +127,8 @@ def _conjugated(
             conjugate = forms.future if c.tense == "will" else forms.conditional
             return Token(conjugate(verb, person, plural), main + aux), [], False
     # a state in the past is seen from inside: she was tired, elle était fatiguée
-    if c.tense in ("was-doing", "used-to", "hypothetical") or (c.tense in ("past", "narrative") and "s" in c.predicate.tenses):
+    was_state = c.tense in ("past", "narrative") and "s" in c.predicate.tenses
+    if was_state or c.tense in ("was-doing", "used-to", "hypothetical"):
         return Token(forms.imperfect(verb, person, plural), main + aux), [], False
     if c.tense in ("past", "narrative", "perfect"):
         return _compound(verb, frame, subject, parts, person, plural, main, aux)
@@ -132,9 +149,15 @@ def _modal(
 
 
 def _compound(
-    verb: FrenchVerb, frame: Frame, subject: NounPhrase, parts: _Parts, person: int, plural: bool,
-    main: tuple[int, ...], aux: tuple[int, ...],
-) -> tuple[Token, list[Token], bool]:  # fmt: skip
+    verb: FrenchVerb,
+    frame: Frame,
+    subject: NounPhrase,
+    parts: _Parts,
+    person: int,
+    plural: bool,
+    main: tuple[int, ...],
+    aux: tuple[int, ...],
+) -> tuple[Token, list[Token], bool]:
     """Passé composé. With être the participle agrees with the subject, with avoir with a direct object that precedes it."""
     name = "être" if frame.reflexive else verb.auxiliary
     participle = forms.participle(verb)
@@ -171,10 +194,17 @@ def _fixed(c: Clause, part: Fixed, subject: NounPhrase) -> list[Token]:
         text = masculine if masculine == feminine else part.forms[phrases.gender_of(subject) == "f"]
         return [Token(text, concepts, head)]
     if part.gender:  # a mass noun of the predicate: de la chance, pas de chance
-        article = [Token("de", (), head)] if c.negation else phrases.partitive_article(part.gender, head)
+        article = [Token("de", (), head)] if _negates_articles(c) else phrases.partitive_article(part.gender, head)
         return [*article, Token(part.text, concepts, head)]
+    if part.text in ("un", "une") and part.tag is None and _negates_articles(c):
+        return [Token("de", concepts, head)]  # prendre une douche, ne pas prendre de douche
     # "le temps", "à la tête" are written out in the table: their articles contract like any other
     return [Token(part.text, concepts, head, is_article=part.text in ("le", "la", "les"))]
+
+
+def _negates_articles(c: Clause) -> bool:
+    """Whether un, du, des become de: not when it is the liking that is negated (il n'aime pas faire du vélo)."""
+    return c.subject.kind == "nobody" or (bool(c.negation) and c.modal not in ("like", "prefer"))
 
 
 def _slot(c: Clause, part: Slot, found: _Parts) -> None:
@@ -190,8 +220,9 @@ def _slot(c: Clause, part: Slot, found: _Parts) -> None:
     elif filler.is_pronoun() and preposition != "than":
         _pronoun(c, filler, preposition, found)
     elif preposition in ("", "than"):
-        is_negated = c.negation or c.subject.kind == "nobody"
-        article = "de" if is_negated and preposition == "" and not generic and filler.is_indefinite() else generic
+        article = (
+            "de" if _negates_articles(c) and preposition == "" and not generic and filler.is_indefinite() else generic
+        )
         found.complements += phrases.noun_phrase(filler, article)
     else:
         governed = generic or ("de" if preposition.split()[-1] == "de" and filler.determiner == "bare" else "")
@@ -223,9 +254,12 @@ def _extract(c: Clause, np: NounPhrase, preposition: str, found: _Parts) -> None
 
 
 def _pronoun(c: Clause, np: NounPhrase, preposition: str, found: _Parts) -> None:
-    is_thing = np.person == 3 and np.antecedent is not None and np.antecedent.noun is not None and (
-        np.antecedent.noun.gender is None
-    )  # fmt: skip
+    is_thing = (
+        np.person == 3
+        and np.antecedent is not None
+        and np.antecedent.noun is not None
+        and (np.antecedent.noun.gender is None)
+    )
     mark, plural = (np.number,), np.plural("fr") or np.is_formal
     if preposition == "":
         gender = phrases.gender_of(np) if np.person == 3 else None
@@ -245,7 +279,7 @@ def _pronoun(c: Clause, np: NounPhrase, preposition: str, found: _Parts) -> None
 def _imperative(c: Clause, verb: FrenchVerb, subject: NounPhrase, parts: _Parts) -> list[Token]:
     """Donne-moi, dépêchez-vous; ne me donne pas."""
     text = forms.imperative(verb, subject.person, subject.plural("fr") or subject.is_formal)
-    main = (c.number + VERB,)
+    main: tuple[int, ...] = (c.number + VERB,)
     if c.negation:
         return [Token("ne", (c.number + NOT,)), *parts.clitics, Token(text, main), *_second_negation(c)]
     concepts = main

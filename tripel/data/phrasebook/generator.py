@@ -20,8 +20,9 @@ from typing import Literal
 
 from tripel.data.phrasebook import choose
 from tripel.data.phrasebook.choose import Draft
-from tripel.data.phrasebook.lexicon import Lexicon, lexicon
+from tripel.data.phrasebook.lexicon import lexicon
 from tripel.data.phrasebook.patterns import Pattern, Unsayable, draw_parts, patterns, write
+from tripel.data.phrasebook.records import Lexicon
 from tripel.data.phrasebook.tokens import align, surface
 from tripel.errors import DataError, nearest
 
@@ -42,8 +43,8 @@ class Pair:
     """A sentence, its translation, and which words translate which.
 
     alignment: sorted (source index, target index), counted over split_words(source, "en") and split_words(target, target
-    language). split: train, valid, test or compositional. words: keys of the verbs (v:), nouns (n:) and adjectives (a:) used. held_out: the pairs of these that no
-    training sentence holds.
+    language). split: train, valid, test or compositional. words: keys of the verbs (v:), nouns (n:) and adjectives (a:)
+    used. held_out: the pairs of these that no training sentence holds.
     """
 
     source: str
@@ -82,9 +83,11 @@ def generate(target: Target, count: int, seed: int) -> PhrasebookSplits:
             fruitless += 1
             if fruitless > _MAX_FRUITLESS_DRAWS:
                 raise DataError(
-                    "The phrasebook ran out of new sentences.", given=count,
-                    expected=f"at most {len(splits.train)}", mend="Ask for fewer sentences.",
-                )  # fmt: skip
+                    "The phrasebook ran out of new sentences.",
+                    given=count,
+                    expected=f"at most {len(splits.train)}",
+                    mend="Ask for fewer sentences.",
+                )
             continue
         fruitless = 0
         seen.add(pair.source)
@@ -98,14 +101,18 @@ def check_request(target: str, count: int) -> None:
     if target not in TARGETS:
         close = nearest(target, TARGETS)
         raise DataError(
-            "The phrasebook does not translate into this language.", given=target, expected=" or ".join(TARGETS),
+            "The phrasebook does not translate into this language.",
+            given=target,
+            expected=" or ".join(TARGETS),
             mend=f"Use --target {close or 'de'}.",
-        )  # fmt: skip
+        )
     if not 1 <= count <= capacity(target):
         raise DataError(
-            "The phrasebook cannot make that many training sentences.", given=count,
-            expected=f"between 1 and {capacity(target)}", mend="Choose a smaller --count.",
-        )  # fmt: skip
+            "The phrasebook cannot make that many training sentences.",
+            given=count,
+            expected=f"between 1 and {capacity(target)}",
+            mend="Choose a smaller --count.",
+        )
 
 
 def split_of(source: str, words: frozenset[str], held_out: tuple[tuple[str, str], ...]) -> str:

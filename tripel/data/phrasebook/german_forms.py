@@ -143,7 +143,7 @@ def relative(case: str, gender: str) -> str:
 
 @dataclass(frozen=True)
 class GermanVerb:
-    """A verb's principal parts; what is blank is regular. prefix: the separable one. present, where irregular: six persons."""
+    """A verb's principal parts; what is blank is regular. prefix: the separable one. present, if irregular: six persons."""
 
     infinitive: str  # without the separable prefix
     prefix: str = ""
@@ -184,7 +184,7 @@ def present(verb: GermanVerb, person: int, plural: bool) -> str:
     if plural:
         return (stem + ("et" if _needs_e(stem) else "t")) if person == 2 else verb.infinitive
     if person == 1:
-        return stem[:-2] + "le" if stem.endswith("el") else stem + "e"
+        return stem[:-2] + "le" if verb.infinitive.endswith("eln") else stem + "e"
     if person == 3:
         return er
     if stem.endswith("t") and not er.endswith("et"):
@@ -252,7 +252,7 @@ def imperative(verb: GermanVerb, plural: bool, formal: bool) -> str:
     changed = verb.er.removesuffix("t") if verb.er else stem
     if re.search(r"i", changed) and not re.search(r"i", stem) and not _needs_e(stem):
         return changed  # e becomes i: gib, nimm, lies; umlaut does not carry over: fahr, lauf
-    if stem.endswith("el"):
+    if verb.infinitive.endswith("eln"):
         return stem[:-2] + "le"
     is_regular = not verb.er  # danke, zeige; but komm, geh
     return stem + ("e" if is_regular or _needs_e(stem) else "")

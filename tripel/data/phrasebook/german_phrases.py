@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from tripel.data.phrasebook import german_forms as forms
-from tripel.data.phrasebook.lexicon import Adjective
+from tripel.data.phrasebook.records import Adjective
 from tripel.data.phrasebook.tokens import Token, literal
 from tripel.data.phrasebook.tree import (
-    ADJECTIVE, DETERMINER, NOUN, OWNER_MARK, PREPOSITION, Adverbial, Location, NounPhrase, Unsayable,
-)  # fmt: skip
+    ADJECTIVE,
+    DETERMINER,
+    NOUN,
+    OWNER_MARK,
+    PREPOSITION,
+    Adverbial,
+    Location,
+    NounPhrase,
+    Unsayable,
+)
 
 
 def noun_phrase(np: NounPhrase, case: str = "nom", *, override: str = "", with_kein: bool = False) -> list[Token]:
@@ -145,9 +153,15 @@ def _owned(np: NounPhrase, case: str) -> list[Token]:
 
 
 _CONTRACTED = {
-    ("in", "dem"): "im", ("an", "dem"): "am", ("zu", "dem"): "zum", ("zu", "der"): "zur", ("bei", "dem"): "beim",
-    ("von", "dem"): "vom", ("in", "das"): "ins", ("an", "das"): "ans",
-}  # fmt: skip
+    ("in", "dem"): "im",
+    ("an", "dem"): "am",
+    ("zu", "dem"): "zum",
+    ("zu", "der"): "zur",
+    ("bei", "dem"): "beim",
+    ("von", "dem"): "vom",
+    ("in", "das"): "ins",
+    ("an", "das"): "ans",
+}
 
 
 def with_preposition(preposition: str, words: list[Token], concept: int, head: int) -> list[Token]:
@@ -162,14 +176,16 @@ def with_preposition(preposition: str, words: list[Token], concept: int, head: i
     return [*tokens, Token(last, (concept,), head), *words]
 
 
-def location(place: Location) -> list[Token]:
-    """am Bahnhof, zur Post, nach Berlin, aus Italien."""
+def location(place: Location, preposition: str = "") -> list[Token]:
+    """am Bahnhof, zur Post, nach Berlin, aus Italien. preposition: one that the verb asks for, with the dative (am Museum
+    aussteigen)."""
     concept = place.number + PREPOSITION
     if place.region is not None:
-        preposition, *name = place.region.german[place.relation].split()
-        return [Token(preposition, (concept,), place.number), *(Token(word, (place.number,)) for word in name)]
+        first, *name = place.region.german[place.relation].split()
+        return [Token(first, (concept,), place.number), *(Token(word, (place.number,)) for word in name)]
     assert place.place is not None and place.phrase is not None
-    preposition, case = place.place.german_at if place.relation == "at" else place.place.german_to
+    own, case = place.place.german_at if place.relation == "at" else place.place.german_to
+    preposition, case = (preposition, "dat") if preposition else (own, case)
     return with_preposition(preposition, noun_phrase(place.phrase, case), concept, place.phrase.number)
 
 

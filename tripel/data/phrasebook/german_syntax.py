@@ -4,8 +4,8 @@
     dass          | er  ihr  vielleicht  den Brief  nicht   schreiben können wird (subordinate clause, verb last)
     front    finite  middle field                           verbal end
 
-The middle field is filled by rank: subject, pronouns (accusative before dative), time, frequency, dative, definite accusative,
-nicht, manner, place, indefinite accusative, prepositional objects, fixed words and directions.
+The middle field is filled by rank: subject, pronouns (accusative before dative), time, names, frequency, dative,
+gern, definite accusative, nicht, manner, place, indefinite accusative, prepositional objects, fixed words and directions.
 """
 
 from __future__ import annotations
@@ -17,25 +17,58 @@ from tripel.data.phrasebook.german_forms import GermanVerb
 from tripel.data.phrasebook.lexicon import lexicon
 from tripel.data.phrasebook.tokens import Token
 from tripel.data.phrasebook.tree import (
-    AUX, DETERMINER, MODAL, NOT, OBJECT_PREPOSITION, TAG, TO, VERB, Clause, Location, NounPhrase, Unsayable,
-)  # fmt: skip
+    AUX,
+    DETERMINER,
+    MODAL,
+    NOT,
+    OBJECT_PREPOSITION,
+    TAG,
+    TO,
+    VERB,
+    Clause,
+    Location,
+    NounPhrase,
+    Unsayable,
+)
 
 # ranks of the middle field
-(PRONOUN_ACC, REFLEXIVE, PRONOUN_DAT, FREQ_NOW, TIME, FREQ, DATIVE, DEFINITE, NICHT, GLADLY, MANNER, PLACE, INDEFINITE,
- PREPOSITIONAL, END) = range(15)  # fmt: skip
+(
+    PRONOUN_ACC,
+    REFLEXIVE,
+    PRONOUN_DAT,
+    FREQ_NOW,
+    TIME,
+    NAME,
+    FREQ,
+    DATIVE,
+    GLADLY,
+    DEFINITE,
+    NICHT,
+    NOT_GLADLY,
+    MANNER,
+    PLACE,
+    INDEFINITE,
+    PREPOSITIONAL,
+    END,
+) = range(17)
 
 MODALS = {  # modal of the tree: (infinitive, whether the present is said in the preterite: er sollte)
-    "can": ("können", False), "must": ("müssen", False), "have-to": ("müssen", False), "should": ("sollen", True),
-    "want": ("wollen", False), "may": ("dürfen", False), "would-like": ("mögen", False),
-}  # fmt: skip
+    "can": ("können", False),
+    "must": ("müssen", False),
+    "have-to": ("müssen", False),
+    "should": ("sollen", True),
+    "want": ("wollen", False),
+    "may": ("dürfen", False),
+    "would-like": ("mögen", False),
+}
 ADVERB_MODALS = {"like": "gern", "prefer": "lieber"}
 # verbs whose past is the preterite even where one talks
 _PRETERITE_PAST = {"sein", "haben", "wissen", "mögen", "heißen", "werden"}
 
 
 def clause(c: Clause, form: str = "main") -> list[Token]:
-    """form: main (verb second), front (verb first: after a fronted word, or a question), last, zu, um (um ... zu), inf, imperative, share (main
-    without subject: "und macht das Licht an")."""
+    """form: main (verb second), front (verb first: after a fronted word, or a question), last, zu, um (um ... zu), inf,
+    imperative, share (main without subject: "und macht das Licht an")."""
     frame = c.predicate.frames["de"]
     verb = lexicon().german_verb(frame.verb)
     subject_np, subject = _subject(c, frame)
@@ -80,11 +113,13 @@ def _middle_field(c: Clause, frame: Frame, subject: NounPhrase) -> tuple[list[To
     if frame.reflexive:
         word = forms.reflexive(frame.reflexive, subject.person, subject.plural("de"), subject.is_formal)
         field.append((REFLEXIVE, [Token(word, (), c.number + VERB)]))
-    for part in frame.parts:
+    for position, part in enumerate(frame.parts):
         if isinstance(part, Fixed):
             field.append(_fixed(c, part, subject, kein))
             continue
         rank, words, moved = _slot(c, part, kein)
+        if rank == PREPOSITIONAL and any(isinstance(p, Fixed) for p in frame.parts[:position]):
+            rank = END  # stolz auf ihn, Angst vor Hunden: the phrase depends on the word before it
         if moved:
             extracted = words
         else:
@@ -92,6 +127,8 @@ def _middle_field(c: Clause, frame: Frame, subject: NounPhrase) -> tuple[list[To
     for node in c.adverbials:
         if node is not c.front:
             rank = {"time": TIME, "freq": FREQ, "manner": MANNER, "place": PLACE}[node.kind]
+            if node.phrase is not None and "already" in node.phrase.groups:
+                rank = NICHT  # Sie hat Carla die Karte schon gezeigt
             field.append((rank, phrases.adverbial(node)))
     field += _particles(c, kein)
     field.sort(key=lambda item: item[0])
@@ -104,15 +141,15 @@ def _particles(c: Clause, kein: bool) -> list[tuple[int, list[Token]]]:
     particles = []
     if c.negation == "never":
         particles.append((FREQ, [Token("nie", mark)]))
-    elif c.negation == "yet":
+    elif c.negation == "yet" and kein:  # noch keine Kartoffeln, but das Tor noch nicht
         particles.append((FREQ, [Token("noch", mark)]))
-    if c.negation and c.negation != "never" and not kein:
-        words = [Token("nicht", mark)] + ([Token("mehr", mark)] if c.negation == "anymore" else [])
-        particles.append((NICHT, words))
-    elif c.negation == "anymore":
+    elif c.negation == "anymore" and kein:
         particles.append((INDEFINITE, [Token("mehr", mark)]))
+    elif c.negation and not kein:
+        words = {"yet": "noch nicht", "anymore": "nicht mehr"}.get(c.negation, "nicht")
+        particles.append((NICHT, [Token(word, mark) for word in words.split()]))
     if c.modal in ADVERB_MODALS:
-        particles.append((GLADLY if c.negation else FREQ, [Token(ADVERB_MODALS[c.modal], (c.number + MODAL,))]))
+        particles.append((NOT_GLADLY if c.negation else GLADLY, [Token(ADVERB_MODALS[c.modal], (c.number + MODAL,))]))
     if c.tense in ("just", "was-doing"):
         particles.append((FREQ_NOW, [Token("gerade", (c.number + AUX,))]))
     return particles
@@ -145,6 +182,8 @@ def _fixed(c: Clause, part: Fixed, subject: NounPhrase, kein: bool) -> tuple[int
     if part.gender and kein:
         article = Token(forms.ein_word("kein", "acc", part.gender), (c.number + NOT,), head)
         return INDEFINITE, [article, Token(part.text, (concept,), head)]
+    if part.text == "es":
+        return PRONOUN_ACC, [Token("es", (concept,), head)]
     return (DEFINITE if part.is_definite else END), [Token(part.text, (concept,), head)]
 
 
@@ -152,7 +191,7 @@ def _slot(c: Clause, part: Slot, kein: bool) -> tuple[int, list[Token], bool]:
     """(rank, words, whether it moves to the front)."""
     filler = c.slots[part.name] if part.name != "S" else c.subject
     if isinstance(filler, Location):
-        return END, phrases.location(filler), False
+        return END, phrases.location(filler, part.mark), False
     moved = filler.kind in ("relative", "what", "whom")
     case, _, override = part.mark.partition("+")
     if case not in ("nom", "acc", "acc0", "dat"):
@@ -171,6 +210,8 @@ def _rank(np: NounPhrase, case: str, bare: bool) -> int:
         return END
     if np.is_pronoun():
         return PRONOUN_ACC if case == "acc" else PRONOUN_DAT
+    if np.kind in ("name", "title"):
+        return NAME
     if case == "dat":
         return DATIVE
     if bare or np.is_indefinite() or np.determiner == "number":

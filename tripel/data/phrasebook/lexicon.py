@@ -1,174 +1,31 @@
-"""The words: reads the tables in words/ once and hands them out as records with the classes they belong to."""
+"""Reads the tables in words/ once and hands them out as records (records.py) with the classes they belong to."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
 import yaml
 
 from tripel.data.phrasebook import english_forms, french_forms, german_forms
-from tripel.data.phrasebook.frames import Frame, parse_frame
+from tripel.data.phrasebook.frames import parse_frame
 from tripel.data.phrasebook.french_forms import FrenchVerb
 from tripel.data.phrasebook.german_forms import GermanVerb
-from tripel.data.phrasebook.tokens import Language
+from tripel.data.phrasebook.records import (
+    Adjective,
+    Lexicon,
+    Noun,
+    ObjectChoice,
+    Phrase,
+    Place,
+    Predicate,
+    Region,
+    derived_verb,
+)
 from tripel.errors import DataError
 
 _WORDS = files("tripel.data.phrasebook") / "words"
-
-
-@dataclass(frozen=True, eq=False)
-class Noun:
-    """A noun in three languages. number: per language "sg" or "pl" where only that exists, else ""."""
-
-    english: str
-    english_plural: str
-    classes: frozenset[str]
-    german: str
-    german_plural: str
-    german_genitive: str
-    german_gender: str
-    is_weak: bool
-    french: str
-    french_plural: str
-    french_gender: str
-    number: dict[Language, str]
-
-    @property
-    def is_mass(self) -> bool:
-        return self.number["en"] == "sg"
-
-    @property
-    def gender(self) -> str | None:
-        """Natural gender: m, f, or None for what English calls it (and for child and baby)."""
-        return "m" if "male" in self.classes else "f" if "female" in self.classes else None
-
-
-@dataclass(frozen=True, eq=False)
-class Adjective:
-    english: str
-    english_comparison: str
-    classes: tuple[str, ...]
-    german: str
-    german_comparison: str
-    german_stem: str
-    french_masculine: str
-    french_feminine: str
-    is_before: bool  # stands before the French noun
-    french_predicate: str  # masculine used after être ("la robe est neuve", but "une nouvelle robe")
-
-    @property
-    def is_gradable(self) -> bool:
-        return self.english_comparison != "-"
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """An adverb or adverbial phrase. The words are still in the notation of the table (word/tag)."""
-
-    groups: frozenset[str]
-    kind: str
-    english: str
-    english_position: str
-    german: str
-    french: str
-    french_position: str
-
-
-@dataclass(frozen=True)
-class ObjectChoice:
-    """One way to fill a slot: a noun class with determiner codes, "people", or a place ("at:class", "to:class")."""
-
-    slot: str
-    source: str
-    determiners: str
-    adjectives: bool
-    excluded: frozenset[str] = frozenset()  # adjectives that would contradict the verb
-
-
-@dataclass(frozen=True, eq=False)
-class Predicate:
-    """What is said of a subject: a verb and its complements in three languages, and whom and what it may be said of."""
-
-    key: str
-    groups: frozenset[str]
-    tenses: str
-    subject: str
-    objects: tuple[ObjectChoice, ...]
-    place_class: str
-    manner: str
-    frames: dict[Language, Frame]
-
-
-@dataclass(frozen=True)
-class Place:
-    """The prepositions a place takes. german: (preposition, case)."""
-
-    english: str
-    german_at: tuple[str, str]
-    german_to: tuple[str, str]
-    french_at: str
-    french_to: str
-
-
-@dataclass(frozen=True)
-class Region:
-    """A city or country with ready-made phrases by relation: at, to, from."""
-
-    classes: frozenset[str]
-    english: str
-    german: dict[str, str]
-    french: dict[str, str]
-
-
-@dataclass
-class Lexicon:
-    nouns: dict[str, Noun]
-    adjectives: list[Adjective]
-    predicates: list[Predicate]
-    phrases: list[Phrase]
-    places: dict[str, Place]
-    relations: dict[str, Place]  # next-to, behind ...
-    regions: list[Region]
-    first_names: list[tuple[str, str]]
-    last_names: list[str]
-    jobs: list[tuple[str, ...]]
-    german_verbs: dict[str, GermanVerb]
-    english_verbs: dict[str, tuple[str, str]]
-    french_verbs: dict[str, FrenchVerb]
-    aspirated: frozenset[str]
-    by_class: dict[str, list[Noun]] = field(default_factory=dict)
-    by_group: dict[str, list[Predicate]] = field(default_factory=dict)
-    phrases_by_group: dict[str, list[Phrase]] = field(default_factory=dict)
-    adjectives_of: dict[str, list[Adjective]] = field(default_factory=dict)  # by English noun
-    regions_by_class: dict[str, list[Region]] = field(default_factory=dict)
-
-    def german_verb(self, infinitive: str) -> GermanVerb:
-        """`an+rufen` inherits the forms of `rufen` but not its auxiliary where the table says so."""
-        if infinitive not in self.german_verbs:
-            prefix, _, base = infinitive.rpartition("+")
-            self.german_verbs[infinitive] = _derived(prefix, base, self.german_verbs.get(base), "")
-        return self.german_verbs[infinitive]
-
-    def french_verb(self, infinitive: str) -> FrenchVerb:
-        return self.french_verbs.setdefault(infinitive, FrenchVerb(infinitive))
-
-    def english_verb(self, base: str) -> tuple[str, str]:
-        """Past and past participle."""
-        if base not in self.english_verbs:
-            past = english_forms.regular_past(base)
-            self.english_verbs[base] = (past, past)
-        return self.english_verbs[base]
-
-
-def _derived(prefix: str, base: str, plain: GermanVerb | None, auxiliary: str) -> GermanVerb:
-    if plain is None:
-        return GermanVerb(base, prefix, auxiliary=auxiliary or "haben")
-    return GermanVerb(
-        base, prefix, plain.er, plain.preterite, plain.participle, auxiliary or plain.auxiliary, plain.present
-    )
 
 
 def read_table(name: str, n_columns: int) -> list[tuple[str, ...]]:
@@ -180,9 +37,13 @@ def read_table(name: str, n_columns: int) -> list[tuple[str, ...]]:
         cells = line.split("\t")
         if len(cells) > n_columns:
             raise DataError(
-                "A row of the phrasebook has too many columns.", file=name, line=number, given=len(cells),
-                expected=f"at most {n_columns}, separated by tabs", mend="Compare it with the header of the table.",
-            )  # fmt: skip
+                "A row of the phrasebook has too many columns.",
+                file=name,
+                line=number,
+                given=len(cells),
+                expected=f"at most {n_columns}, separated by tabs",
+                mend="Compare it with the header of the table.",
+            )
         rows.append(tuple(cell.strip() for cell in cells) + ("",) * (n_columns - len(cells)))
     return rows
 
@@ -192,13 +53,8 @@ def lexicon() -> Lexicon:
     """The lexicon, read once per process."""
     families = _families()
     nouns, aspirated = _nouns(families)
-    adjectives = [
-        Adjective(
-            en, c, tuple(k.split()), de, dc, stem or de, m.replace("~", " "), f.replace("~", " "), pos == "before",
-            after_be or m,
-        )
-        for en, c, k, de, dc, stem, m, f, pos, after_be in read_table("adjectives.tsv", 10)
-    ]
+    adjectives = [_adjective(row) for row in read_table("adjectives.tsv", 10)]
+    aspirated |= {form for row in read_table("adjectives.tsv", 10) for form in _aspirated_forms(row[6], row[7])}
     geography = read_table("geography.tsv", 7)
     names = read_table("names.tsv", 3)
     book = Lexicon(
@@ -240,9 +96,8 @@ def _nouns(families: dict[str, list[str]]) -> tuple[dict[str, Noun], frozenset[s
         en, en_pl, classes, de, de_pl, de_gen, fr, fr_pl = row
         article, german = de.split(" ", 1)
         fr_gender, french = fr.split(" ", 1)
-        if french.startswith("*"):
-            french = french[1:]
-            aspirated |= {french, french_forms.plural(french)}
+        aspirated |= _aspirated_forms(french)
+        french = french.removeprefix("*")
         gender = {"der": "m", "die": "f", "das": "n"}[article]
         members = set(classes.split())
         for family, parts in families.items():
@@ -272,9 +127,26 @@ def _check_families(families: dict[str, list[str]]) -> None:
     for name in families:
         if name in written:
             raise DataError(
-                "A class of the phrasebook has two meanings.", file="classes.yaml", given=name,
-                expected="a name that no noun of nouns.tsv carries", mend="Rename it here.",
-            )  # fmt: skip
+                "A class of the phrasebook has two meanings.",
+                file="classes.yaml",
+                given=name,
+                expected="a name that no noun of nouns.tsv carries",
+                mend="Rename it here.",
+            )
+
+
+def _adjective(row: tuple[str, ...]) -> Adjective:
+    en, comparison, classes, de, de_comparison, stem, masculine, feminine, position, after_be = row
+    m, f = (form.removeprefix("*").replace("~", " ") for form in (masculine, feminine))
+    return Adjective(
+        en, comparison, tuple(classes.split()), de, de_comparison, stem or de, m, f, position == "before", after_be or m
+    )
+
+
+def _aspirated_forms(*words: str) -> set[str]:
+    """Singular and plural of the words that a star marks: le haut mur, les hauts murs."""
+    bare = [word[1:] for word in words if word.startswith("*")]
+    return {form for word in bare for form in (word, french_forms.plural(word))}
 
 
 def _only(plural: str) -> str:
@@ -286,7 +158,7 @@ def _german_verbs() -> dict[str, GermanVerb]:
     for infinitive, er, preterite, participle, auxiliary, present, would in read_table("verbs_de.tsv", 7):
         prefix, _, base = infinitive.rpartition("+")
         if prefix:
-            verbs[infinitive] = _derived(prefix, base, verbs.get(base), auxiliary)
+            verbs[infinitive] = derived_verb(prefix, base, verbs.get(base), auxiliary)
         else:
             verbs[infinitive] = GermanVerb(
                 base, "", er, preterite, participle, auxiliary or "haben", tuple(present.split()), would
@@ -330,18 +202,27 @@ def _object_choice(text: str) -> ObjectChoice:
 def _generated_predicates(book: Lexicon) -> None:
     """To be with an adjective, a comparison or an occupation: one predicate each, from their own tables."""
     for adjective in book.adjectives:
+        quality = "quality judged" if "~judged" in adjective.classes else "quality"
         for group in adjective.classes:
             subject = "person" if group.startswith("~") else group
-            name = group.removeprefix("~") if group.startswith("~") else "quality"
+            name = group.removeprefix("~") if group.startswith("~") else quality
             book.predicates.append(_be(adjective, name, subject))
         if adjective.is_gradable and "~person" in adjective.classes:
             book.predicates.append(_compared(adjective))
     for en, m, f, fr_m, fr_f in book.jobs:
         book.predicates.append(
             _predicate(
-                ("job", "s", "singular", "", "", f"be {en}/1",
-                 f"sein @{m.replace(' ', '~')}@{f}/1", f"être @{fr_m}@{fr_f}/1")
-            )  # fmt: skip
+                (
+                    "job",
+                    "s",
+                    "singular",
+                    "",
+                    "",
+                    f"be {en}/1",
+                    f"sein @{m.replace(' ', '~')}@{f}/1",
+                    f"être @{fr_m}@{fr_f}/1",
+                )
+            )
         )
 
 

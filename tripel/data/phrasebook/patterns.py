@@ -10,9 +10,16 @@ from importlib.resources import files
 import yaml
 
 from tripel.data.phrasebook import (
-    english_forms, english_syntax, french_forms, french_phrases, french_syntax, german_forms, german_phrases,
-    german_syntax, sampler,
-)  # fmt: skip
+    english_forms,
+    english_syntax,
+    french_forms,
+    french_phrases,
+    french_syntax,
+    german_forms,
+    german_phrases,
+    german_syntax,
+    sampler,
+)
 from tripel.data.phrasebook.choose import Draft
 from tripel.data.phrasebook.lexicon import lexicon
 from tripel.data.phrasebook.sampler import Graded, Part, Spec, Words
@@ -37,7 +44,7 @@ class Pattern:
 
 @cache
 def patterns() -> tuple[Pattern, ...]:
-    """All patterns, in the order of the files' names and of their lines. Raises DataError for a pattern that lacks a part."""
+    """All patterns, in the order of the files' names and of their lines. Raises DataError for an incomplete one."""
     found = []
     folder = files("tripel.data.phrasebook") / "patterns"
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
@@ -50,9 +57,12 @@ def _pattern(entry: dict, file: str) -> Pattern:
     missing = [key for key in ("name", "topic", "en", "de", "fr") if key not in entry]
     if missing:
         raise DataError(
-            "A sentence pattern is incomplete.", file=file, given=entry.get("name", entry), expected=", ".join(missing),
+            "A sentence pattern is incomplete.",
+            file=file,
+            given=entry.get("name", entry),
+            expected=", ".join(missing),
             mend="Add the missing lines; the head of patterns/people.yaml explains them.",
-        )  # fmt: skip
+        )
     templates: dict[Language, tuple[str, ...]] = {
         language: tuple(re.findall(r"\{[^}]*\}|[^\s{}]+", entry[language])) for language in ("en", "de", "fr")
     }

@@ -12,7 +12,8 @@ from typing import Any
 
 from tripel.data.phrasebook import choose
 from tripel.data.phrasebook.choose import Draft
-from tripel.data.phrasebook.lexicon import Adjective, Noun, Phrase, Predicate, lexicon
+from tripel.data.phrasebook.lexicon import lexicon
+from tripel.data.phrasebook.records import Adjective, Noun, Phrase, Predicate
 from tripel.data.phrasebook.tree import Adverbial, Clause, Location, NounPhrase, Unsayable
 from tripel.errors import DataError, nearest
 
@@ -39,14 +40,45 @@ class Graded:
 Part = Clause | NounPhrase | Adverbial | Location | Words | Graded
 
 LETTER = {  # tense of a pattern: the letter of predicates.tsv that allows it
-    "progressive": "g", "was-doing": "g", "habitual": "h", "used-to": "h", "present": "s", "was": "s", "hypothetical": "s",
-    "past": "p", "narrative": "p", "perfect": "r", "just": "r", "will": "f", "going": "f", "would": "m", "modal": "m",
-    "infinitive": "t", "imperative": "i", "simple": "gs", "simple-habit": "h", "simple-now": "pf",
-}  # fmt: skip
-_TREE_TENSE = {"habitual": "present", "modal": "present", "infinitive": "present", "imperative": "present", "was": "past",
-               "simple": "present", "simple-habit": "present", "simple-now": "present"}  # fmt: skip
-_TIME_GROUP = {"progressive": "now", "past": "past", "narrative": "past", "will": "future", "going": "future",
-               "modal": "future"}  # fmt: skip
+    "progressive": "g",
+    "was-doing": "g",
+    "habitual": "h",
+    "used-to": "h",
+    "present": "s",
+    "was": "s",
+    "hypothetical": "s",
+    "past": "p",
+    "narrative": "p",
+    "perfect": "r",
+    "just": "r",
+    "will": "f",
+    "going": "f",
+    "would": "m",
+    "modal": "m",
+    "infinitive": "t",
+    "imperative": "i",
+    "simple": "gs",
+    "simple-habit": "h",
+    "simple-now": "pf",
+}
+_TREE_TENSE = {
+    "habitual": "present",
+    "modal": "present",
+    "infinitive": "present",
+    "imperative": "present",
+    "was": "past",
+    "simple": "present",
+    "simple-habit": "present",
+    "simple-now": "present",
+}
+_TIME_GROUP = {
+    "progressive": "now",
+    "past": "past",
+    "narrative": "past",
+    "will": "future",
+    "going": "future",
+    "modal": "future",
+}
 _DEFAULT_SHARES = {"time": 0.4, "place": 0.3, "manner": 0.15, "front": 0.3}
 
 
@@ -81,15 +113,15 @@ def _thing(draft: Draft, spec: Spec) -> NounPhrase:
     if "among" in spec:
         choose.describe(draft, np, among=spec["among"])
     if spec.get("degree") == "superlative":
-        if not np.adjectives or not np.adjectives[0].is_gradable or len(np.adjectives) > 1:
+        if len(np.adjectives) != 1 or not np.adjectives[0].is_gradable or "~absolute" in np.adjectives[0].classes:
             raise Unsayable("nothing to grade")
         np.is_superlative = True
     return np
 
 
 def _person(draft: Draft, who: str, parts: dict[str, Part]) -> NounPhrase:
-    """who: a kind of person, or a reference to an earlier part: N the same phrase, A.S a clause's subject, N.he a pronoun for
-    it, N.who a relative pronoun, N.alone a possessive ("mine")."""
+    """who: a kind of person, or a reference to an earlier part: N the same phrase, A.S a clause's subject, N.he a pronoun
+    for it, N.who a relative pronoun, N.alone a possessive ("mine")."""
     if who in ("whom", "what"):
         return NounPhrase(draft.node(), who, gender="m")
     if who == "it":
@@ -108,7 +140,8 @@ def _person(draft: Draft, who: str, parts: dict[str, Part]) -> NounPhrase:
 def _referring(draft: Draft, np: NounPhrase, how: str) -> NounPhrase:
     if how == "alone":
         assert np.owner is not None
-        kinds = [k for k in ("I", "you", "he", "she", "we") if k != _kind_of(np.owner)]
+        same = _kind_of(np.owner)
+        kinds = [k for k in ("I", "you", "he", "she", "we") if k != same and {k, same} != {"I", "we"}]
         owner = choose.person(draft, draft.random.choice(kinds))
         if owner.person == 3 and np.owner.person == 3:
             raise Unsayable("his and his")
@@ -124,9 +157,14 @@ def _referring(draft: Draft, np: NounPhrase, how: str) -> NounPhrase:
         return NounPhrase(draft.node(), "pronoun", person=1, gender=np.english_gender())
     kind = {"he": "pronoun", "who": "relative"}[how]
     return NounPhrase(
-        draft.node(), kind, is_plural=np.is_plural, person=np.person, gender=np.gender, is_formal=np.is_formal,
+        draft.node(),
+        kind,
+        is_plural=np.is_plural,
+        person=np.person,
+        gender=np.gender,
+        is_formal=np.is_formal,
         antecedent=np,
-    )  # fmt: skip
+    )
 
 
 def _beside(draft: Draft, spec: Spec, parts: dict[str, Part]) -> Location:
@@ -193,9 +231,11 @@ def _candidates(
     for group in groups.split():
         if group not in book.by_group:
             raise DataError(
-                "A sentence pattern asks for a group that no predicate has.", given=group,
-                expected=f"for instance {nearest(group, book.by_group)}", mend="See the column groups of predicates.tsv.",
-            )  # fmt: skip
+                "A sentence pattern asks for a group that no predicate has.",
+                given=group,
+                expected=f"for instance {nearest(group, book.by_group)}",
+                mend="See the column groups of predicates.tsv.",
+            )
     found = [p for group in groups.split() for p in book.by_group[group]]
     return tuple(
         dict.fromkeys(
@@ -229,13 +269,13 @@ def _clause(draft: Draft, name: str, spec: Spec, parts: dict[str, Part]) -> Clau
         c.modal = draft.random.choice(spec["modal"].split())
         c.tense = spec.get("modal-tense", "present")
     _negate(draft, c, spec)
-    _fill_slots(draft, c, spec, parts)
+    _fill_slots(draft, c, spec, parts, tense == "habitual")
     _add_adverbials(draft, c, spec, tense)
     return c
 
 
 def _tenses(draft: Draft, wanted: str | dict[str, dict[str, str]]) -> list[str]:
-    """The tenses a clause may have: names, or what another clause's tense asks for ({A: {progressive: present, past: was}})."""
+    """The tenses a clause may have: names, or what another's tense asks for ({A: {progressive: present, past: was}})."""
     if isinstance(wanted, str):
         return wanted.split()
     ((name, by_tense),) = wanted.items()
@@ -283,7 +323,7 @@ def _negate(draft: Draft, c: Clause, spec: Spec) -> None:
             return
 
 
-def _fill_slots(draft: Draft, c: Clause, spec: Spec, parts: dict[str, Part]) -> None:
+def _fill_slots(draft: Draft, c: Clause, spec: Spec, parts: dict[str, Part], is_habit: bool) -> None:
     """Slots given by the pattern first; the rest by what the verb goes with."""
     given = spec.get("fill", {})
     for slot in dict.fromkeys(choice.slot for choice in c.predicate.objects) | dict.fromkeys(given):
@@ -291,7 +331,7 @@ def _fill_slots(draft: Draft, c: Clause, spec: Spec, parts: dict[str, Part]) -> 
             c.slots[slot] = _given_filler(draft, c, slot, given[slot], parts)
             continue
         choice = draft.random.choice([o for o in c.predicate.objects if o.slot == slot])
-        general = c.modal in ("like", "prefer")
+        general = c.modal in ("like", "prefer") or is_habit
         c.slots[slot] = choose.fill(draft, choice, c.predicate, c.subject, not c.negation, general)
 
 
@@ -333,7 +373,7 @@ def _add_adverbials(draft: Draft, c: Clause, spec: Spec, tense: str) -> None:
 
 def _time_group(draft: Draft, c: Clause, tense: str) -> str:
     if tense == "habitual":
-        return "" if c.negation == "never" else "habit" if c.negation or draft.chance(0.55) else "freq"
+        return "" if c.negation == "never" else "habit" if c.negation or draft.chance(0.55) else "now-and-then"
     if tense == "perfect" and not c.negation:
         return "already"
     if tense == "progressive" and c.negation:
@@ -344,8 +384,8 @@ def _time_group(draft: Draft, c: Clause, tense: str) -> str:
 def _from_table(draft: Draft, group: str, predicate: Predicate | None = None) -> Adverbial:
     """predicate: one of a fixed time of day (to have breakfast) takes only phrases that name no other."""
     phrases = draft.book.phrases_by_group[group]
-    if predicate is not None and "d" in predicate.tenses and group != "freq":
-        phrases = [p for p in phrases if "day" in p.groups] or draft.book.phrases_by_group["freq"]
+    if predicate is not None and "d" in predicate.tenses and group in ("habit", "past", "future", "now"):
+        phrases = [p for p in phrases if "day" in p.groups]
     phrase = draft.random.choice(phrases)
     return Adverbial(draft.node(), phrase.kind, phrase)
 

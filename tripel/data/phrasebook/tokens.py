@@ -39,8 +39,8 @@ class Token(NamedTuple):
 def split_words(text: str, language: Language) -> list[str]:
     """The tokens whose indices the alignments count from 0: whitespace words with the punctuation split off.
 
-    English contractions are split before n't and 's, 'm, 're, 'll, 'd (`do n't`, `Anna 's`), "Mr.", "Mrs." and "o'clock" stay
-    whole; a French elided word (l', j', qu') is a token of its own; hyphenated words stay whole.
+    English contractions are split before n't and 's, 'm, 're, 'll, 'd (`do n't`, `Anna 's`); "Mr.", "Mrs." and "o'clock"
+    stay whole; a French elided word (l', j', qu') is a token of its own; hyphenated words stay whole.
     """
     return _SPLIT[language].findall(text)
 

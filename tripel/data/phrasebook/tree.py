@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tripel.data.phrasebook.lexicon import Adjective, Noun, Phrase, Place, Predicate, Region
+from tripel.data.phrasebook.records import Adjective, Noun, Phrase, Place, Predicate, Region
 from tripel.data.phrasebook.tokens import Language
 
 STEP = 32

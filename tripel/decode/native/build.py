@@ -82,7 +82,7 @@ def _declare(native: ctypes.CDLL) -> ctypes.CDLL:
         "tripel_start": (pointer, [pointer, pointer, pointer, number, number, number]),
         "tripel_free_state": (None, [pointer]),
         "tripel_select": (None, [pointer, pointer, number]),
-        "tripel_step": (None, [pointer, pointer, number, pointer, pointer, pointer]),
+        "tripel_step": (None, [pointer, pointer, number, pointer, number, pointer, pointer, pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(native, name)

@@ -58,9 +58,12 @@ inline Vec exponential(Vec x) {
     return y * (Vec)scale * tiny;
 }
 
-inline float total(Vec x) {
+inline float total(Vec x) {  // by halves, in registers
+    float parts[LANES];
+    store(parts, x);
     float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += x[i];
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < LANES; i++) sum += parts[i];
     return sum;
 }
 
@@ -73,13 +76,6 @@ inline float greatest(const float* p, int64_t n) {  // n a multiple of LANES
     float value = best[0];
     for (int i = 1; i < LANES; i++) value = std::max(value, best[i]);
     return value;
-}
-
-inline float dot(const float* a, const float* b, int64_t n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
-    return sum;
 }
 
 // One tile: M rows of the input times one panel, left in `out` [M][PANEL].
@@ -181,47 +177,123 @@ inline void normalise(const float* x, float* y, int64_t rows, int64_t d, const f
     }
 }
 
-// softmax(q k^T / sqrt(E)) v of one query over n keys, every head (Vaswani 2017, eq. 1). key(s), value(s): pointers to
-// the D numbers of position s. scratch: heads * (n rounded up to LANES) numbers.
-template <class Key, class Value>
-inline void attend(const float* query, int64_t heads, int64_t E, int64_t n, Key key, Value value, float* scratch, float* y) {
-    int64_t width = (n + LANES - 1) / LANES * LANES;
-    float scale = 1.0f / std::sqrt(static_cast<float>(E));
-    for (int64_t s = 0; s < n; s++) {
-        const float* k = key(s);
-        for (int64_t h = 0; h < heads; h++) scratch[h * width + s] = dot(query + h * E, k + h * E, E) * scale;
-    }
+// Dot products of each head's part of a query with the same part of a key; E is WIDTH where that is not 0.
+template <int WIDTH>
+inline void head_dots(const float* query, const float* key, int64_t heads, int64_t E, float* out, int64_t stride) {
     for (int64_t h = 0; h < heads; h++) {
-        float* scores = scratch + h * width;
-        std::fill(scores + n, scores + width, -1e30f);
-        float best = greatest(scores, width);
-        Vec sum{};
-        for (int64_t s = 0; s < width; s += LANES) {
-            Vec e = exponential(load(scores + s) - best);
-            sum += e;
-            store(scores + s, e);
+        const int64_t n = WIDTH ? WIDTH : E;
+        const float *q = query + h * n, *k = key + h * n;
+        float sum = 0;
+        if constexpr (WIDTH != 0 && WIDTH % LANES == 0) {
+            Vec sums = load(q) * load(k);
+            for (int i = LANES; i < WIDTH; i += LANES) sums += load(q + i) * load(k + i);
+            sum = total(sums);
+        } else {
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = 0; i < n; i++) sum += q[i] * k[i];
         }
-        float inverse = 1.0f / total(sum);
-        for (int64_t s = 0; s < n; s++) scores[s] *= inverse;
+        out[h * stride] = sum;
     }
-    std::fill(y, y + heads * E, 0.0f);
-    for (int64_t s = 0; s < n; s++) {
-        const float* v = value(s);
-        for (int64_t h = 0; h < heads; h++) {
-            float weight = scratch[h * width + s];
+}
+
+template <int WIDTH>
+inline void add_values(const float* weights, int64_t stride, const float* value, int64_t heads, int64_t E, float* y) {
+    for (int64_t h = 0; h < heads; h++) {
+        const int64_t n = WIDTH ? WIDTH : E;
+        const float weight = weights[h * stride];
+        const float* v = value + h * n;
+        float* to = y + h * n;
+        if constexpr (WIDTH != 0 && WIDTH % LANES == 0) {
+            for (int i = 0; i < WIDTH; i += LANES) store(to + i, load(to + i) + weight * load(v + i));
+        } else {
 #pragma omp simd
-            for (int64_t i = 0; i < E; i++) y[h * E + i] += weight * v[h * E + i];
+            for (int64_t i = 0; i < n; i++) to[i] += weight * v[i];
         }
     }
 }
 
-// The k greatest values seen in one row, best first, and log sum exp of all: fed tile by tile, so that the logits of a
-// vocabulary are never written to memory.
-struct RowTop {
-    float best = -INFINITY, sum = 0;
-    int64_t n = 0;
+// softmax(q k^T / sqrt(E)) v of one query over n keys, every head (Vaswani 2017, eq. 1). key(s), value(s): pointers to
+// the D numbers of position s. scratch: heads * (n rounded up to LANES) numbers.
+template <int WIDTH, class Key, class Value>
+inline void attend_as(const float* query, int64_t heads, int64_t E, int64_t n, Key key, Value value, float* scratch, float* y) {
+    const int64_t width = (n + LANES - 1) / LANES * LANES;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(E));
+    for (int64_t s = 0; s < n; s++) head_dots<WIDTH>(query, key(s), heads, E, scratch + s, width);
+    for (int64_t h = 0; h < heads; h++) {
+        float* scores = scratch + h * width;
+        std::fill(scores + n, scores + width, -1e30f);
+        const float best = greatest(scores, width);
+        Vec sum{};
+        for (int64_t s = 0; s < width; s += LANES) {
+            Vec e = exponential((load(scores + s) - best) * scale);
+            sum += e;
+            store(scores + s, e);
+        }
+        const float inverse = 1.0f / total(sum);
+        for (int64_t s = 0; s < width; s += LANES) store(scores + s, load(scores + s) * inverse);
+    }
+    std::fill(y, y + heads * E, 0.0f);
+    for (int64_t s = 0; s < n; s++) add_values<WIDTH>(scratch + s, width, value(s), heads, E, y);
+}
 
-    void take(const float* logits, int32_t first, int64_t k, float* values, int32_t* tokens) {
+template <class Key, class Value>
+inline void attend(const float* query, int64_t heads, int64_t E, int64_t n, Key key, Value value, float* scratch, float* y) {
+    if (E == 32) attend_as<32>(query, heads, E, n, key, value, scratch, y);
+    else if (E == 64) attend_as<64>(query, heads, E, n, key, value, scratch, y);
+    else attend_as<0>(query, heads, E, n, key, value, scratch, y);
+}
+
+// The k greatest values of a stream, best first, with the row and token of each; of equals the first.
+struct Best {
+    int64_t k = 0, n = 0;
+    std::vector<float> values;
+    std::vector<int32_t> rows, tokens;
+
+    void clear(int64_t most) {
+        k = most;
+        n = 0;
+        values.resize(k);
+        rows.resize(k);
+        tokens.resize(k);
+    }
+
+    bool wants(float value) const { return value > -INFINITY && (n < k || value > values[n - 1]); }
+
+    void insert(float value, int32_t row, int32_t token) {
+        if (n < k) n++;
+        int64_t place = n - 1;
+        for (; place > 0 && values[place - 1] < value; place--) {
+            values[place] = values[place - 1];
+            rows[place] = rows[place - 1];
+            tokens[place] = tokens[place - 1];
+        }
+        values[place] = value;
+        rows[place] = row;
+        tokens[place] = token;
+    }
+
+    void write(float* to_values, int32_t* to_rows, int32_t* to_tokens) const {
+        for (int64_t i = 0; i < k; i++) {
+            to_values[i] = i < n ? values[i] : -INFINITY;
+            to_rows[i] = i < n ? rows[i] : 0;
+            to_tokens[i] = i < n ? tokens[i] : 0;
+        }
+    }
+};
+
+// The k greatest logits of one row and log sum exp of all: fed tile by tile, so that the logits of a vocabulary are never
+// written to memory.
+struct RowTop {
+    Best kept;
+    float best, sum;
+
+    void clear(int64_t k) {
+        kept.clear(k);
+        best = -INFINITY;
+        sum = 0;
+    }
+
+    void take(const float* logits, int32_t first) {
         float most = greatest(logits, PANEL);
         if (most == -INFINITY) return;
         if (most > best) {  // the running maximum keeps every exponential in range (Milakov & Gimelshein 2018)
@@ -231,20 +303,9 @@ struct RowTop {
         Vec sums{};
         for (int i = 0; i < PANEL; i += LANES) sums += exponential(load(logits + i) - best);
         sum += total(sums);
-        if (n == k && most <= values[k - 1]) return;
+        if (!kept.wants(most)) return;
         for (int i = 0; i < PANEL; i++)
-            if (logits[i] > -INFINITY && (n < k || logits[i] > values[n - 1])) insert(logits[i], first + i, k, values, tokens);
-    }
-
-    void insert(float value, int32_t token, int64_t k, float* values, int32_t* tokens) {
-        if (n < k) n++;
-        int64_t place = n - 1;
-        for (; place > 0 && values[place - 1] < value; place--) {
-            values[place] = values[place - 1];
-            tokens[place] = tokens[place - 1];
-        }
-        values[place] = value;
-        tokens[place] = token;
+            if (kept.wants(logits[i])) kept.insert(logits[i], 0, first + i);
     }
 
     float normaliser() const { return best + std::log(sum); }

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import weakref
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tripel.decode.candidates import Candidates, Logits, Wish
 from tripel.decode.native.build import library
+from tripel.decode.session import Ids
 from tripel.models.config import EncoderDecoderConfig, Vocabulary
 from tripel.models.encoder_decoder import EncoderDecoder
 
@@ -19,19 +24,40 @@ _WIRINGS = {"post": 0, "pre": 1, "none": 2}
 _ACTIVATIONS = {"relu": 1, "gelu": 2, "silu": 3}
 
 
-class NativeState:
-    """The rows being decoded; lives in the library. Selecting rows moves indices, never keys and values."""
+class NativeSession:
+    """The rows being decoded; they live in the library. Keeping rows moves indices, never keys and values."""
 
-    def __init__(self, native: ctypes.CDLL, handle: int, rows: int, keep: object) -> None:
-        self.native, self.handle, self.rows, self._keep = native, handle, rows, keep
-        weakref.finalize(self, native.tripel_free_state, handle)
+    drop_share = 0.0
 
-    def select(self, rows_N: Tensor) -> None:
-        """Keep rows_N in that order."""
-        self.rows = len(rows_N)
-        self.native.tripel_select(self.handle, rows_N.data_ptr(), self.rows)
+    def __init__(self, model: NativeModel, handle: int, n_rows: int) -> None:
+        self.model, self.handle, self.n_rows = model, handle, n_rows
+        weakref.finalize(self, model.native.tripel_free_state, handle)
 
-    reorder = select
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep these rows in this order."""
+        self.n_rows = len(rows)
+        chosen = array("q", rows)
+        self.model.native.tripel_select(self.handle, _address(chosen), len(rows))
+
+    def read(self, ids: Ids, wish: Wish | None) -> Candidates | Logits:
+        """Read the next ids of every row; then what is wished for, or else all logits."""
+        step = self.model.native.tripel_step
+        *before, last = (array("q", column) for column in zip(*ids, strict=True))
+        for column in before:
+            step(self.handle, _address(column), -1, None, 0, None, None, None)
+        if wish is None:
+            logits_NV = torch.empty(self.n_rows, self.model.n_columns)
+            step(self.handle, _address(last), 0, None, 0, logits_NV.data_ptr(), None, None)
+            return Logits(logits_NV, self.model.vocabulary.pad_id)
+        k, size = wish.n, wish.n * wish.n_groups
+        log_p, values = array("f", wish.log_p), array("f", bytes(4 * size))
+        rows, tokens = array("i", bytes(4 * size)), array("i", bytes(4 * size))
+        step(
+            self.handle, _address(last), k, _address(log_p), wish.n_groups,
+            _address(values), _address(rows), _address(tokens),
+        )  # fmt: skip
+        found = (values.tolist(), rows.tolist(), tokens.tolist())
+        return Candidates(*([numbers[i : i + k] for i in range(0, size, k)] for numbers in found))
 
 
 class NativeModel:
@@ -41,7 +67,7 @@ class NativeModel:
     """
 
     def __init__(self, model: EncoderDecoder, native: ctypes.CDLL, *, half: bool = False) -> None:
-        self.config, self.vocabulary, self._native, self._half = model.config, model.vocabulary, native, half
+        self.config, self.vocabulary, self.native, self._half = model.config, model.vocabulary, native, half
         self._panel = int(native.tripel_panel())
         with torch.inference_mode(False), torch.no_grad():
             self._tensors = list(self._parts(model))
@@ -63,7 +89,7 @@ class NativeModel:
             half,
             config.positions != "none",
         )
-        self._n_columns = width
+        self.n_columns = width
         self._handle = native.tripel_model(numbers, config.norm_eps, pointers)
         weakref.finalize(self, native.tripel_free_model, self._handle)
 
@@ -73,39 +99,15 @@ class NativeModel:
         stacks = (config.encoder, config.decoder)
         return config.kind == "encoder-decoder" and all(stack.mixer.kind == "attention" for stack in stacks)
 
-    def start(
-        self, source_BS: Tensor, valid_BS: Tensor | None = None, *, max_len: int, rows_per_sentence: int = 1
-    ) -> NativeState:
-        """Read sources; a state with room for max_len positions of rows_per_sentence rows each."""
-        B, S = source_BS.shape
-        lengths_B = torch.full((B,), S) if valid_BS is None else valid_BS.sum(1)
-        ids = (source_BS if valid_BS is None else source_BS[valid_BS]).contiguous()
-        offsets = F.pad(lengths_B.cumsum(0), (1, 0)).contiguous()
-        handle = self._native.tripel_start(
-            self._handle, ids.data_ptr(), offsets.data_ptr(), B, B * rows_per_sentence, max_len
+    def open(self, sources: Ids, *, max_len: int, rows_per_sentence: int) -> NativeSession:
+        """A session of one row per source, with room for max_len positions of rows_per_sentence rows each."""
+        ids = array("q", itertools.chain.from_iterable(sources))
+        offsets = array("q", itertools.accumulate(map(len, sources), initial=0))
+        n_rows = len(sources) * rows_per_sentence
+        handle = self.native.tripel_start(
+            self._handle, _address(ids), _address(offsets), len(sources), n_rows, max_len
         )
-        return NativeState(self._native, handle, B, self)
-
-    def step(self, ids_NT: Tensor, state: NativeState) -> Tensor:
-        """Read the next T ids of every row; logits (N, V') after the last of them, -inf beyond the vocabulary."""
-        logits_NV = torch.empty(state.rows, self._n_columns)
-        self._read(ids_NT, state, 0, logits_NV, None, None)
-        return logits_NV
-
-    def shortlist(self, ids_NT: Tensor, state: NativeState, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """As step, but only the k greatest logits of each row (N, k), their tokens, and log sum exp of all (N,)."""
-        values_NK, tokens_NK = torch.empty(state.rows, k), torch.empty(state.rows, k, dtype=torch.int32)
-        normaliser_N = torch.empty(state.rows)
-        self._read(ids_NT, state, k, values_NK, tokens_NK, normaliser_N)
-        return values_NK, tokens_NK, normaliser_N
-
-    def _read(
-        self, ids_NT: Tensor, state: NativeState, k: int, values: Tensor, tokens: Tensor | None, normaliser: Tensor | None
-    ) -> None:
-        step, ids_TN = self._native.tripel_step, ids_NT.t().contiguous()
-        for ids_N in ids_TN[:-1]:
-            step(state.handle, ids_N.data_ptr(), -1, None, None, None)
-        step(state.handle, ids_TN[-1].data_ptr(), k, values.data_ptr(), _pointer(tokens), _pointer(normaliser))
+        return NativeSession(self, handle, len(sources))
 
     def _parts(self, model: EncoderDecoder) -> Iterator[Tensor]:
         """All weights in the order in which the library reads them."""
@@ -175,21 +177,22 @@ def native_model(model: EncoderDecoder, *, half: bool = False) -> NativeModel | 
 
 @torch.inference_mode()
 def _agrees(model: EncoderDecoder, fast: NativeModel, tolerance: float) -> bool:
-    vocabulary = model.vocabulary
-    training = model.training
-    model.eval()
+    """Whether both give the same logits, up to a share `tolerance` of the largest, for some ids."""
+    vocabulary, training = model.vocabulary, model.training
     source_BS = torch.arange(10).view(2, 5) % vocabulary.source_size
     target_BT = torch.arange(6).view(2, 3) % vocabulary.target_size
-    expected_BV = model.step(target_BT, model.start(source_BS, max_len=3))
-    given_BV = fast.step(target_BT, fast.start(source_BS, max_len=3))[:, : vocabulary.target_size]
+    model.eval()
+    expected = Logits(model.step(target_BT, model.start(source_BS, max_len=3)), vocabulary.pad_id)
     model.train(training)
-    expected_BV[:, vocabulary.pad_id] = given_BV[:, vocabulary.pad_id] = 0.0
-    scale = float(expected_BV.abs().max()) + 1e-6
-    return float((given_BV - expected_BV).abs().max()) <= tolerance * scale
+    given = fast.open(source_BS.tolist(), max_len=3, rows_per_sentence=1).read(target_BT.tolist(), None)
+    assert isinstance(given, Logits)
+    expected_BV = expected.logits_NV.nan_to_num(neginf=0.0)
+    given_BV = given.logits_NV[:, : vocabulary.target_size].nan_to_num(neginf=0.0)
+    return float((given_BV - expected_BV).abs().max()) <= tolerance * float(expected_BV.abs().max())
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def _address(numbers: array[Any]) -> int:
+    return numbers.buffer_info()[0]
 
 
 def _norm(norm: nn.Module | None) -> Iterator[Tensor]:

@@ -232,9 +232,11 @@ void tripel_select(State* state, const int64_t* rows, int64_t n) {
     state->rows = n;
 }
 
-// Read one id per row. With k > 0: the k greatest logits of each row, best first (-inf where there are fewer), their
-// tokens, and the log of the sum of all exponentials. With k = 0: all logits, rows x columns of the head. With k < 0: nothing.
-void tripel_step(State* state, const int64_t* ids, int64_t k, float* values, int32_t* tokens, float* normalisers) {
+// Read one id per row. With k > 0: the k likeliest continuations of each of `groups` equal groups of rows, whose
+// log-probabilities so far are log_p, best first: their log-probabilities (-inf where there are fewer), rows within the
+// group and tokens. With k = 0: all logits, rows x columns of the head, in `values`. With k < 0: nothing.
+void tripel_step(State* state, const int64_t* ids, int64_t k, const float* log_p, int64_t groups, float* values,
+                 int32_t* origins, int32_t* tokens) {
     const Model& model = *state->model;
     const int64_t d = model.d, rows = state->rows, here = state->length;
     embed(model, ids, rows, model.target_tokens, state->x.data());
@@ -252,14 +254,23 @@ void tripel_step(State* state, const int64_t* ids, int64_t k, float* values, int
         return;
     }
     auto& tops = state->tops;
-    tops.assign(rows, RowTop());
-    std::fill(values, values + rows * k, -INFINITY);
-    std::fill(tokens, tokens + rows * k, 0);
+    tops.resize(rows);
+    for (auto& top : tops) top.clear(k);
     multiply(state->x.data(), d, rows, model.head, [&](int64_t row, int n, int64_t column, const float* out) {
-        for (int64_t m = 0; m < n; m++)
-            tops[row + m].take(out + m * PANEL, static_cast<int32_t>(column), k, values + (row + m) * k, tokens + (row + m) * k);
+        for (int64_t m = 0; m < n; m++) tops[row + m].take(out + m * PANEL, static_cast<int32_t>(column));
     });
-    for (int64_t n = 0; n < rows; n++) normalisers[n] = tops[n].normaliser();
+    Best best;
+    const int64_t width = rows / groups;
+    for (int64_t g = 0; g < groups; g++) {
+        best.clear(k);
+        for (int64_t i = 0; i < width; i++) {
+            const RowTop& top = tops[g * width + i];
+            const float base = log_p[g * width + i] - top.normaliser();
+            for (int64_t j = 0; j < top.kept.n && best.wants(base + top.kept.values[j]); j++)
+                best.insert(base + top.kept.values[j], static_cast<int32_t>(i), top.kept.tokens[j]);
+        }
+        best.write(values + g * k, origins + g * k, tokens + g * k);
+    }
 }
 
 }  // extern "C"
