@@ -131,7 +131,8 @@ def _contenders(run: Path, folder: Path, workers: int, *, forced: bool) -> list[
     model = load_run(run).model
     marian = transformers.MarianMTModel.from_pretrained(run).eval()
     contenders = [
-        Contender("tripel, native", _ours(prepare(model, "native"), workers, forced)),
+        Contender("tripel, native float32", _ours(prepare(model, "native"), workers, forced)),
+        Contender("tripel, native bfloat16", _ours(prepare(model, "native", "bfloat16"), workers, forced)),
         Contender("tripel, PyTorch only", _ours(prepare(model, "torch"), workers, forced)),
         Contender("transformers float32", _transformers(marian, forced), share=0.1),
     ]

@@ -226,13 +226,20 @@ def data_get(
     directory: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; the user's cache by default.")] = None,
 ) -> None:
     """Download a data set, resuming where an earlier download stopped, and check it."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
     from tripel.data.known import get
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=_err) as progress:
-        folder = get(name, directory, progress=progress)
+    with Progress(*columns, console=_err) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(file: str, done: int, size: int) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file, total=size or None)
+            bars.update(tasks[file], completed=done)
+
+        folder = get(name, directory, progress=show)
     _err.print(f"{name} is in {folder}", highlight=False)
 
 

@@ -69,7 +69,7 @@ def overfit(device: torch.device, precision: Precision) -> tuple[float, float, f
     losses, start = [], time.perf_counter()
     for _ in range(_STEPS):
         worker.begin_step()
-        loss = batch_loss_sum(worker.model, batch, label_smoothing=0.0) / batch.count  # type: ignore[arg-type]
+        loss = batch_loss_sum(worker.model, batch, label_smoothing=0.0) / batch.count
         loss.backward()
         worker.collect()
         optimizer.step(3e-3)

@@ -2,6 +2,7 @@
 
 import random
 import re
+import subprocess
 import sys
 
 import pytest
@@ -104,12 +105,10 @@ def test_nouns_and_adjectives_are_aligned_with_their_translations():
 
 
 def test_split_words_finds_the_tokens_that_the_grammar_put_together():
-    assert split_words("Anna's brother doesn't eat; it's two o'clock, Mr. Weber.", "en") == (
-        "Anna 's brother does n't eat ; it 's two o'clock , Mr. Weber .".split()
-    )
-    assert split_words("Aujourd'hui, j'ai vu l'homme qu'elle aime : va-t-il bien ?", "fr") == (
-        "Aujourd'hui , j' ai vu l' homme qu' elle aime : va-t-il bien ?".split()
-    )
+    english = split_words("Anna's brother doesn't eat; it's two o'clock, Mr. Weber.", "en")
+    assert " ".join(english) == "Anna 's brother does n't eat ; it 's two o'clock , Mr. Weber ."
+    french = split_words("Aujourd'hui, j'ai vu l'homme qu'elle aime : va-t-il bien ?", "fr")
+    assert " ".join(french) == "Aujourd'hui , j' ai vu l' homme qu' elle aime : va-t-il bien ?"
     assert split_words("„Ich gehe“, sagt sie.", "de") == ["„", "Ich", "gehe", "“", ",", "sagt", "sie", "."]
 
 
@@ -176,7 +175,7 @@ PHENOMENA = {
         "ne ... jamais or plus": r"\b(ne |n')\w+ (jamais|plus)\b",
         "clitic pronoun": r"\b(le|la|les|lui|leur|me|te|nous) \w+(e|ent|ai|ons|a)\b|\bl'(ai|a|as|ont)\b",
         "participle agrees with être": r"\b(est|sont) (allée|partie|restée|restés|arrivés|rentrée|rentrés)s?\b",
-        "participle agrees with an object before it": r"\bque? ?'?\w+ .*\b(a|ont|ai|as|avez|avons) \w+(ée|és|ées|ue|us|ues)\b",
+        "participle agrees with an object before it": r"\bqu.*\b(a|ont|ai|as|avez|avons) \w+(ée|és|ées|ue|us|ues)\b",
         "subjunctive": r"[Bb]ien qu.* (soit|soient|ait|aient|pleuve|fasse|neige)\b",
         "formal address": r"^(Monsieur|Madame) \w+, .*\bvous\b",
         "manquer turns the sentence round": r"\b(me|te|lui|leur|nous) manque(nt)?\b|manque(nt)? à\b",
@@ -275,6 +274,4 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 def test_the_phrasebook_needs_no_torch():
     code = "import sys, tripel.data.phrasebook as p; p.generate('de', 5, seed=1); sys.exit('torch' in sys.modules)"
-    import subprocess
-
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,12 @@ IGNORE = -100  # a target that is not predicted; torch.nn.functional.cross_entro
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: the model's keyword arguments. targets_BT: ids or IGNORE. count: predicted tokens, on this rank.
+    """inputs: the model's keyword arguments, tensors or None. targets_BT: ids or IGNORE.
 
-    tokens: real tokens read and predicted (source + target), for the speed that is reported.
+    count: predicted tokens, on this rank. tokens: real tokens read and predicted (source + target), for the speed that is reported.
     """
 
-    inputs: dict[str, Tensor | None]
+    inputs: dict[str, Any]
     targets_BT: Tensor
     count: int
     tokens: int

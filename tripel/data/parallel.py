@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from tripel.data.checks import DataConfig, DataReport, Finding, Tally, check_lengths, unusable
+from tripel.data.checks import Action, DataConfig, DataReport, Finding, Tally, check_lengths, unusable
 from tripel.data.names import PairFiles, find_pair
 from tripel.data.readers import Pair, read_pairs
 from tripel.errors import DataError
@@ -78,12 +78,13 @@ def load_splits(config: DataConfig, source: str, target: str) -> Splits:
         report.add(findings)
     train = _joined(parts)
     held_out: list[ParallelText | None] = []
-    for name in (config.valid, config.test):
-        text = None
-        if name is not None:
-            text, findings = load_parallel(name, source, target, config, training=False)
-            report.add(findings)
-            train = _against(train, text, config, report)
+    for held_out_name in (config.valid, config.test):
+        if held_out_name is None:
+            held_out.append(None)
+            continue
+        text, findings = load_parallel(held_out_name, source, target, config, training=False)
+        report.add(findings)
+        train = _against(train, text, config, report)
         held_out.append(text)
     return Splits(train, held_out[0], held_out[1], report)
 
@@ -174,7 +175,7 @@ def _against(train: ParallelText, other: ParallelText, config: DataConfig, repor
     for what, indices in common.items():
         if indices:
             kind, places = f"{what} also in {other.name}", tuple(train.place(index) for index in indices[:3])
-            action = "dropped" if config.drop_overlap else "kept"
+            action: Action = "dropped" if config.drop_overlap else "kept"
             report.findings.append(Finding(train.name, kind, len(indices), len(train), action, places))
     return _without(train, set().union(*common.values())) if config.drop_overlap else train
 

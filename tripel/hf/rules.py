@@ -29,7 +29,8 @@ class Rule:
 
 def to_theirs(rules: Iterable[Rule], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our tensors under their names. Every rule's tensor must be there, and no other."""
-    rest, result = dict(tensors), {}
+    rest = dict(tensors)
+    result: dict[str, Tensor] = {}
     for rule in rules:
         tensor = rest.pop(rule.ours)
         tensor = tensor[None] if rule.as_row else tensor

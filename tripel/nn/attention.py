@@ -62,7 +62,9 @@ class Attention(Mixer):
 
     def init_state(self, batch: int, max_len: int) -> AttentionState:
         weight = self.output.weight
-        return AttentionState(batch, self.n_heads, max_len, weight.shape[0] // self.n_heads, weight.dtype, weight.device)
+        return AttentionState(
+            batch, self.n_heads, max_len, weight.shape[0] // self.n_heads, weight.dtype, weight.device
+        )
 
 
 class AttentionState(State):

@@ -35,9 +35,7 @@ class _ShortAttention(torch.autograd.Function):
     """Inside, N counts heads of sentences (B H), and P the keys with their padding."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, bias: Tensor | None, rate: float
-    ) -> Tensor:
+    def forward(ctx: Any, q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, bias: Tensor | None, rate: float) -> Tensor:
         (B, H, T, E), S = q_BHTE.shape, k_BHSE.shape[2]
         P = S + -S % _KEY_MULTIPLE
         q_NTE, k_NPE, v_NPE = _padded(q_BHTE, T), _padded(k_BHSE, P), _padded(v_BHSE, P)

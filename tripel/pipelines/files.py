@@ -15,7 +15,7 @@ from rich.console import Console
 from tripel.errors import InputError, nearest
 from tripel.files import atomic_writer
 from tripel.pipelines.records import JsonLines, LineFormat, PlainLines, TsvLines
-from tripel.pipelines.translate import Translation, Translator
+from tripel.pipelines.translate import LOOKAHEAD, Translation, Translator
 
 FORMATS: dict[str, LineFormat] = {"lines": PlainLines(), "tsv": TsvLines(), "jsonl": JsonLines()}
 
@@ -65,10 +65,11 @@ def translate_stream(
             mend=f"did you mean {close}?" if close else None,
         )
     # At a terminal every line is answered at once; a file is read ahead, so that batches are full.
-    lookahead = {"lookahead": 1} if lines is sys.stdin and sys.stdin.isatty() else {}
-    for answer in translator.translate_lines(lines, line_format=FORMATS[line_format], **lookahead, **settings):
+    typed = lines is sys.stdin
+    lookahead = 1 if typed else LOOKAHEAD
+    for answer in translator.translate_lines(lines, line_format=FORMATS[line_format], lookahead=lookahead, **settings):
         out.write(answer + "\n")
-        if lookahead:
+        if typed:
             out.flush()
 
 

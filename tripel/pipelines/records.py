@@ -72,7 +72,9 @@ class JsonLines(LineFormat):
             f"line {number} has no text in field {self.field!r}",
             given=f"fields {', '.join(keys) or 'none'}" if text is None else f"{type(text).__name__} in {self.field!r}",
             expected=f"a JSON object such as {json.dumps({self.field: 'a text'})}",
-            mend=f"did you mean the field {close!r}?" if text is None and close else "choose the field that has the text",
+            mend=f"did you mean the field {close!r}?"
+            if text is None and close
+            else "choose the field that has the text",
         )
 
     def write(self, line: str, translation: str) -> str:

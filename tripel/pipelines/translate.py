@@ -10,7 +10,7 @@ from typing import Any, overload
 from pydantic import ValidationError
 
 from tripel.decode.engine import generate, stream
-from tripel.decode.prepare import Engine, prepare
+from tripel.decode.prepare import Engine, Precision, prepare
 from tripel.decode.search import DecodeConfig, FinishReason, Hypothesis
 from tripel.errors import InputError, nearest
 from tripel.models.encoder_decoder import EncoderDecoder
@@ -78,8 +78,8 @@ class _Job:
 class Translator:
     """A trained encoder-decoder with its tokenizers. decode: how answers are chosen unless a call says otherwise.
 
-    engine: how the model is computed, see tripel.decode.prepare. All but `plain` work on a copy of the weights made
-    here.
+    engine, precision: how the model is computed, see tripel.decode.prepare. All engines but `plain` work on a copy of the
+    weights made here.
     """
 
     def __init__(
@@ -89,10 +89,11 @@ class Translator:
         decode: DecodeConfig | None = None,
         *,
         engine: Engine = "auto",
+        precision: Precision = "float32",
     ) -> None:
         self.model, self.tokenizers = model, tokenizers
         self.decode = decode or DecodeConfig()
-        self._decoder = prepare(model, engine)
+        self._decoder = prepare(model, engine, precision)
 
     @overload
     def translate(self, texts: str, *, prefix: str = "", **settings: Any) -> Translation: ...

@@ -99,8 +99,14 @@ class SegmentationSampler:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], seed: int | Sequence[int]) -> SegmentationSampler:
         """The sampler of which to_arrays was stored. Arrays from a file must have passed fits."""
         segments = IdRows(arrays["ids"], arrays["offsets"])
-        others = (arrays[name] for name in ("pool_starts", "pool_sizes", "occurrences", "text_starts"))
-        return cls(segments, *others, seed=_as_tuple(seed))
+        return cls(
+            segments,
+            arrays["pool_starts"],
+            arrays["pool_sizes"],
+            arrays["occurrences"],
+            arrays["text_starts"],
+            seed=_as_tuple(seed),
+        )
 
     @classmethod
     def fits(cls, arrays: Mapping[str, np.ndarray], *, n_texts: int, vocab_size: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ def batch_loss_sum(model: EncoderDecoder, batch: Batch, *, label_smoothing: floa
     if not r_drop:
         h_BTD = model.features(**batch.inputs)
         return cross_entropy_sum(h_BTD, model.head_parameters(), batch.targets_BT, label_smoothing=label_smoothing)
-    inputs = {name: x if x is None else torch.cat([x, x]) for name, x in batch.inputs.items()}
+    inputs: dict[str, Any] = {name: x if x is None else torch.cat([x, x]) for name, x in batch.inputs.items()}
     targets_BT = torch.cat([batch.targets_BT, batch.targets_BT])
     return r_drop_sum(
         model.features(**inputs), model.head_parameters(), targets_BT, label_smoothing=label_smoothing, alpha=r_drop

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -98,6 +98,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
+        assert p.grad is not None
         state["momentum"].lerp_(p.grad, 1 - momentum)
         return torch.lerp(p.grad, state["momentum"], momentum)
 
@@ -117,7 +118,7 @@ def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
 def hidden_matrices(model: nn.Module) -> list[tuple[str, nn.Parameter, int]]:
     """Weights of linear maps between hidden states: (name, weight, number of maps stacked in it)."""
     return [
-        (f"{name}.weight", module.weight, module.n_maps if isinstance(module, FusedLinear) else 1)
+        (f"{name}.weight", cast(nn.Parameter, module.weight), module.n_maps if isinstance(module, FusedLinear) else 1)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]

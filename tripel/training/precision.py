@@ -12,7 +12,9 @@ import time
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from tripel.models.encoder_decoder import EncoderDecoder
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -20,11 +22,12 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class Worker:
     """The model that runs forward and backward: the master itself in float32, its bfloat16 twin otherwise."""
 
-    def __init__(self, master: nn.Module, precision: Precision) -> None:
+    def __init__(self, master: EncoderDecoder, precision: Precision) -> None:
         self.master = master
-        self._parameters = list(master.parameters())
-        for p in self._parameters:
-            p.grad = torch.zeros_like(p)
+        self._parameters: list[Tensor] = list(master.parameters())
+        self._gradients = [torch.zeros_like(p) for p in self._parameters]
+        for p, gradient in zip(self._parameters, self._gradients, strict=True):
+            p.grad = gradient
         self.model = master
         self._twins: list[Tensor] = []
         if precision == "bfloat16":
@@ -34,7 +37,7 @@ class Worker:
     @torch.no_grad()
     def begin_step(self) -> None:
         """Zero the master's gradients and bring the twin up to date."""
-        torch._foreach_zero_([p.grad for p in self._parameters])
+        torch._foreach_zero_(self._gradients)
         if self._twins:
             torch._foreach_copy_(self._twins, self._parameters)
 
@@ -43,7 +46,7 @@ class Worker:
         """After each backward: move the twin's gradients into the master's, in float32."""
         if not self._twins:
             return
-        pairs = [(p.grad, t.grad) for p, t in zip(self._parameters, self._twins, strict=True) if t.grad is not None]
+        pairs = [(g, t.grad) for g, t in zip(self._gradients, self._twins, strict=True) if t.grad is not None]
         if pairs:
             totals, parts = zip(*pairs, strict=True)
             torch._foreach_add_(list(totals), [g.float() for g in parts])

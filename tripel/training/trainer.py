@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
@@ -170,7 +170,7 @@ class Trainer:
         loss_sum = 0.0
         for batch in batches:
             loss = batch_loss_sum(
-                self.worker.model,  # type: ignore[arg-type]
+                self.worker.model,
                 batch.to(self.device),
                 label_smoothing=self.label_smoothing,
                 r_drop=self.config.r_drop,
@@ -309,17 +309,17 @@ def is_better(metric: str, new: dict[str, float], best: dict[str, float]) -> boo
     return sign * new[metric] > sign * best[metric]
 
 
-def _compile_features(model: torch.nn.Module, log: RunLog) -> None:
+def _compile_features(model: EncoderDecoder, log: RunLog) -> None:
     """Compile the forward pass in place. Compilation happens at the first call: if it fails, say so once and go on."""
     eager = model.features
     compiled = torch.compile(eager, dynamic=True)
 
-    def features(*args: object, **inputs: object) -> Tensor:
+    def features(*args: Any, **inputs: Any) -> Tensor:
         try:
             return compiled(*args, **inputs)
         except Exception as error:
             log.say(f"torch.compile does not work here ({type(error).__name__}); going on without it")
-            model.features = eager  # type: ignore[assignment]
-            return eager(*args, **inputs)  # type: ignore[operator]
+            model.features = eager  # type: ignore[method-assign]
+            return eager(*args, **inputs)
 
-    model.features = features  # type: ignore[assignment]
+    model.features = features  # type: ignore[method-assign]

@@ -170,9 +170,11 @@ def _relative(draft: Draft, gender: str | None, owner: NounPhrase | None) -> Nou
 
 def _fits_owner(noun: Noun, owner: NounPhrase) -> bool:
     """Husbands and wives, skirts and blouses are given to whom a reader expects them of."""
-    if owner.person < 3 or not noun.classes & {"partner", "womenswear"}:
-        return not (owner.is_plural and "partner" in noun.classes)
-    gender = owner.english_gender()
+    if owner.is_plural or not noun.classes & {"partner", "womenswear"}:
+        return "partner" not in noun.classes
+    gender = owner.english_gender() if owner.person == 3 else owner.gender
+    if gender is None:
+        return True
     return gender == ("f" if "womenswear" in noun.classes or noun.gender == "m" else "m")
 
 

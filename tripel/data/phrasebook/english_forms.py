@@ -40,7 +40,7 @@ def ing(verb: str, past: str) -> str:
     return verb + (verb[-1] if doubles else "") + "ing"
 
 
-_DOUBLING = {"cut", "put", "get", "run", "win", "begin", "swim", "sit", "forget", "let"}
+_DOUBLING = {"cut", "hit", "put", "get", "run", "win", "begin", "swim", "sit", "forget", "let"}
 
 
 def comparative(base: str, given: str) -> tuple[str, ...]:

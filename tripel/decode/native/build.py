@@ -77,6 +77,7 @@ def _declare(native: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     signatures = {
         "tripel_panel": (number, []),
+        "tripel_pair": (number, []),
         "tripel_model": (pointer, [pointer, ctypes.c_float, pointer]),
         "tripel_free_model": (None, [pointer]),
         "tripel_start": (pointer, [pointer, pointer, pointer, number, number, number]),

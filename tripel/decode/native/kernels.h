@@ -6,6 +6,9 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, VECTORS = 4;  // 6 x 4 accumulators + 4 weights of 32 registers
@@ -20,7 +23,15 @@ constexpr int ROWS = 6;                 // rows of a tile
 typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef int32_t IntVec __attribute__((vector_size(LANES * 4), aligned(4)));
 
-// A linear map. weight: [columns / PANEL][depth][PANEL], float32 or bfloat16; bias: as many columns, filled up.
+// Where the processor multiplies pairs of bfloat16, weights in bfloat16 lie in pairs and inputs are rounded to it as well.
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+constexpr int PAIR = 2;
+#else
+constexpr int PAIR = 1;
+#endif
+
+// A linear map. weight: [columns / PANEL][depth / PAIR][PANEL][PAIR] in bfloat16 if half, else [columns / PANEL][depth]
+// [PANEL] in float32; bias: as many columns, filled up.
 struct Linear {
     const void* weight;
     const float* bias;
@@ -58,13 +69,14 @@ inline Vec exponential(Vec x) {
     return y * (Vec)scale * tiny;
 }
 
-inline float total(Vec x) {  // by halves, in registers
-    float parts[LANES];
-    store(parts, x);
+inline float total(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
     float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < LANES; i++) sum += parts[i];
+    for (int i = 0; i < LANES; i++) sum += x[i];
     return sum;
+#endif
 }
 
 inline float greatest(const float* p, int64_t n) {  // n a multiple of LANES
@@ -73,9 +85,13 @@ inline float greatest(const float* p, int64_t n) {  // n a multiple of LANES
         Vec x = load(p + i);
         best = x > best ? x : best;
     }
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)best);
+#else
     float value = best[0];
     for (int i = 1; i < LANES; i++) value = std::max(value, best[i]);
     return value;
+#endif
 }
 
 // One tile: M rows of the input times one panel, left in `out` [M][PANEL].
@@ -98,16 +114,48 @@ inline void tile(const float* input, int64_t stride, const Weight* weight, const
         for (int v = 0; v < VECTORS; v++) store(out + m * PANEL + v * LANES, sums[m][v]);
 }
 
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+// The same for an input rounded to bfloat16, in pairs: twice as many products at a time, sums in float32.
+template <int M>
+inline void tile(const uint32_t* input, int64_t stride, const uint16_t* weight, const float* bias, int64_t depth, float* out) {
+    __m512 sums[M][VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        __m512 b = _mm512_loadu_ps(bias + v * LANES);
+        for (int m = 0; m < M; m++) sums[m][v] = b;
+    }
+    for (int64_t k = 0; k < depth / PAIR; k++, weight += PANEL * PAIR) {
+        __m512bh w[VECTORS];
+        for (int v = 0; v < VECTORS; v++) w[v] = (__m512bh)_mm512_loadu_si512(weight + v * LANES * PAIR);
+        for (int m = 0; m < M; m++) {
+            __m512bh x = (__m512bh)_mm512_set1_epi32(static_cast<int>(input[m * stride + k]));
+            for (int v = 0; v < VECTORS; v++) sums[m][v] = _mm512_dpbf16_ps(sums[m][v], w[v], x);
+        }
+    }
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(out + m * PANEL + v * LANES, sums[m][v]);
+}
+
+// n numbers (n even) rounded to the nearest bfloat16, ties to even.
+inline void round_to_half(const float* from, int64_t n, uint32_t* to) {
+    auto round = [](float x) {
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    };
+    for (int64_t i = 0; i < n; i += 2) to[i / 2] = round(from[i]) | round(from[i + 1]) << 16;
+}
+#endif
+
 // Every tile of input (rows x depth) times a linear map; finish(row, n_rows, column, tile) receives each. A panel of the
 // weight stays in the cache while all rows pass it.
-template <class Weight, class Finish>
-inline void multiply_as(const float* input, int64_t stride, int64_t rows, const Linear& map, Finish&& finish) {
+template <class Input, class Weight, class Finish>
+inline void multiply_as(const Input* input, int64_t stride, int64_t rows, const Linear& map, Finish&& finish) {
     alignas(64) float out[ROWS * PANEL];
     for (int64_t column = 0; column < map.columns; column += PANEL) {
         const Weight* weight = static_cast<const Weight*>(map.weight) + column * map.depth;
         const float* bias = map.bias + column;
         for (int64_t row = 0; row < rows; row += ROWS) {
-            const float* x = input + row * stride;
+            const Input* x = input + row * stride;
             int n = static_cast<int>(std::min<int64_t>(ROWS, rows - row));
             switch (n) {
                 case 1: tile<1>(x, stride, weight, bias, map.depth, out); break;
@@ -123,9 +171,16 @@ inline void multiply_as(const float* input, int64_t stride, int64_t rows, const 
 }
 
 template <class Finish>
-inline void multiply(const float* input, int64_t stride, int64_t rows, const Linear& map, Finish&& finish) {
-    if (map.half) multiply_as<uint16_t>(input, stride, rows, map, finish);
-    else multiply_as<float>(input, stride, rows, map, finish);
+inline void multiply(const float* input, int64_t rows, const Linear& map, Finish&& finish) {
+    if (!map.half) return multiply_as<float, float>(input, map.depth, rows, map, finish);
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+    thread_local std::vector<uint32_t> rounded;
+    rounded.resize(rows * map.depth / PAIR);
+    round_to_half(input, rows * map.depth, rounded.data());
+    multiply_as<uint32_t, uint16_t>(rounded.data(), map.depth / PAIR, rows, map, finish);
+#else
+    multiply_as<float, uint16_t>(input, map.depth, rows, map, finish);
+#endif
 }
 
 enum Activation { NOTHING = 0, RELU = 1, GELU = 2, SILU = 3 };
@@ -144,7 +199,7 @@ inline Vec activate(Vec x, Activation activation) {
 // output (rows x columns, dense) = [output +] activation(input * map). n_columns: the real ones, before filling up.
 inline void linear(const float* input, int64_t rows, const Linear& map, int64_t n_columns, float* output,
                    Activation activation = NOTHING, bool add = false) {
-    multiply(input, map.depth, rows, map, [&](int64_t row, int n, int64_t column, const float* out) {
+    multiply(input, rows, map, [&](int64_t row, int n, int64_t column, const float* out) {
         int64_t width = std::min<int64_t>(PANEL, n_columns - column);
         for (int m = 0; m < n; m++) {
             float* to = output + (row + m) * n_columns + column;

@@ -63,17 +63,17 @@ class NativeSession:
 class NativeModel:
     """An EncoderDecoder whose start and step run in native code, from a packed copy of its weights.
 
-    half: weights kept in bfloat16, products and sums in float32. The copy does not follow later changes of the model.
+    half: products of numbers rounded to bfloat16, sums in float32. The copy does not follow later changes of the model.
     """
 
     def __init__(self, model: EncoderDecoder, native: ctypes.CDLL, *, half: bool = False) -> None:
         self.config, self.vocabulary, self.native, self._half = model.config, model.vocabulary, native, half
-        self._panel = int(native.tripel_panel())
+        self._panel, self._pair = int(native.tripel_panel()), int(native.tripel_pair())
         with torch.inference_mode(False), torch.no_grad():
             self._tensors = list(self._parts(model))
         pointers = (ctypes.c_void_p * len(self._tensors))(*[tensor.data_ptr() for tensor in self._tensors])
         config, width = model.config, self._width(model.vocabulary.target_size)
-        numbers = (ctypes.c_int64 * 14)(
+        numbers = (ctypes.c_int64 * 12)(
             config.d_model,
             len(model.encoder.blocks[0].feed_forward.inner.weight),
             len(model.decoder.blocks[0].feed_forward.inner.weight),
@@ -85,8 +85,6 @@ class NativeModel:
             _WIRINGS[config.wiring],
             _ACTIVATIONS[config.activation],
             half,
-            half,
-            half,
             config.positions != "none",
         )
         self.n_columns = width
@@ -94,10 +92,13 @@ class NativeModel:
         weakref.finalize(self, native.tripel_free_model, self._handle)
 
     @staticmethod
-    def supports(config: EncoderDecoderConfig) -> bool:
+    def supports(model: EncoderDecoder, *, half: bool = False) -> bool:
         """Whether the native decoder computes this model."""
+        config = model.config
         stacks = (config.encoder, config.decoder)
-        return config.kind == "encoder-decoder" and all(stack.mixer.kind == "attention" for stack in stacks)
+        widths = [stack.d_ff or config.d_ff for stack in stacks]
+        known = config.kind == "encoder-decoder" and all(stack.mixer.kind == "attention" for stack in stacks)
+        return known and not (half and any(width % 2 for width in widths))  # bfloat16 is multiplied in pairs
 
     def open(self, sources: Ids, *, max_len: int, rows_per_sentence: int) -> NativeSession:
         """A session of one row per source, with room for max_len positions of rows_per_sentence rows each."""
@@ -153,10 +154,10 @@ class NativeModel:
         yield from self._packed(weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias, 0.0)
 
     def _packed(self, weight_ND: Tensor, bias_N: Tensor, fill: float) -> Iterator[Tensor]:
-        """Panels (columns / panel, depth, panel) of a weight, and its bias; columns filled up to whole panels."""
-        extra = self._width(len(weight_ND)) - len(weight_ND)
-        panels = F.pad(weight_ND, (0, 0, 0, extra)).view(-1, self._panel, weight_ND.shape[1]).mT
-        yield panels.to(torch.bfloat16 if self._half else torch.float32).contiguous()
+        """A weight in the order of kernels.h, and its bias; columns filled up to whole panels."""
+        extra, pair = self._width(len(weight_ND)) - len(weight_ND), self._pair if self._half else 1
+        panels = F.pad(weight_ND, (0, 0, 0, extra)).view(-1, self._panel, weight_ND.shape[1] // pair, pair)
+        yield panels.transpose(1, 2).to(torch.bfloat16 if self._half else torch.float32).contiguous()
         yield F.pad(bias_N.float(), (0, extra), value=fill).contiguous()
 
     def _width(self, n: int) -> int:
@@ -166,7 +167,7 @@ class NativeModel:
 def native_model(model: EncoderDecoder, *, half: bool = False) -> NativeModel | None:
     """The model on the native decoder; None if it runs elsewhere than on the CPU, has parts the library does not know,
     there is no library, or the library does not give the model's own logits on a trial."""
-    if model.target_tokens.weight.device.type != "cpu" or not NativeModel.supports(model.config):
+    if model.target_tokens.weight.device.type != "cpu" or not NativeModel.supports(model, half=half):
         return None
     native = library()
     if native is None:

@@ -17,7 +17,7 @@ struct Layer {
 
 struct Model {
     int64_t d, encoder_ff, decoder_ff, encoder_heads, decoder_heads, n_encoder, n_decoder, vocabulary;
-    int64_t wiring, activation, encoder_half, decoder_half, head_half, has_positions;
+    int64_t wiring, activation, half, has_positions;
     float eps;
     const float *source_tokens, *target_tokens, *source_positions, *target_positions;
     std::vector<Layer> encoder, decoder;
@@ -135,7 +135,8 @@ struct Reader {
     }
 };
 
-Layer read_layer(Reader& read, const Model& model, bool half, bool decoder) {
+Layer read_layer(Reader& read, const Model& model, bool decoder) {
+    const bool half = model.half;
     const int64_t d = model.d, d_ff = decoder ? model.decoder_ff : model.encoder_ff;
     Layer layer{};
     layer.qkv = read.map(3 * d, d, half);
@@ -159,9 +160,11 @@ extern "C" {
 
 int64_t tripel_panel() { return PANEL; }
 
+int64_t tripel_pair() { return PAIR; }
+
 Model* tripel_model(const int64_t* numbers, float eps, const void* const* pointers) {
     Model* model = new Model{};
-    std::memcpy(&model->d, numbers, 14 * sizeof(int64_t));
+    std::memcpy(&model->d, numbers, 12 * sizeof(int64_t));
     model->eps = eps;
     Reader read{pointers};
     model->source_tokens = read.floats();
@@ -169,12 +172,12 @@ Model* tripel_model(const int64_t* numbers, float eps, const void* const* pointe
     model->source_positions = read.floats();
     model->target_positions = read.floats();
     for (int64_t i = 0; i < model->n_encoder; i++)
-        model->encoder.push_back(read_layer(read, *model, model->encoder_half, false));
+        model->encoder.push_back(read_layer(read, *model, false));
     for (int64_t i = 0; i < model->n_decoder; i++)
-        model->decoder.push_back(read_layer(read, *model, model->decoder_half, true));
+        model->decoder.push_back(read_layer(read, *model, true));
     model->encoder_norm = read.norm();
     model->decoder_norm = read.norm();
-    model->head = read.map(model->vocabulary, model->d, model->head_half);
+    model->head = read.map(model->vocabulary, model->d, model->half);
     return model;
 }
 
@@ -256,7 +259,7 @@ void tripel_step(State* state, const int64_t* ids, int64_t k, const float* log_p
     auto& tops = state->tops;
     tops.resize(rows);
     for (auto& top : tops) top.clear(k);
-    multiply(state->x.data(), d, rows, model.head, [&](int64_t row, int n, int64_t column, const float* out) {
+    multiply(state->x.data(), rows, model.head, [&](int64_t row, int n, int64_t column, const float* out) {
         for (int64_t m = 0; m < n; m++) tops[row + m].take(out + m * PANEL, static_cast<int32_t>(column));
     });
     Best best;
