@@ -25,6 +25,7 @@ import ctranslate2
 import sacrebleu
 import torch
 import transformers
+import yaml
 from common import machine, markdown_table, spread, versions, write_result
 from ctranslate2.converters.transformers import BartLoader
 from rich.console import Console
@@ -120,8 +121,6 @@ def _test_split(source: str = "en", target: str = "de") -> Any:
 
 
 def _sentences(tokenizers: TokenizerPair, recipe: str | None, count: int) -> tuple[list[str], list[str]]:
-    import yaml
-
     task = yaml.safe_load(recipe)["task"] if recipe else {}
     split = _test_split(task.get("source", "en"), task.get("target", "de"))
     return list(split.sources[:count]), list(split.targets[:count])
@@ -274,7 +273,8 @@ def _table(
 
 def _notes(arguments: argparse.Namespace) -> list[str]:
     command = f"python benchmarks/decode_translation.py{' --run RUN' if arguments.run else ''}"
-    command += f" --sentences {arguments.sentences} --rounds {arguments.rounds} --workers {arguments.workers}{' --cpu' if arguments.cpu else ''} --write"
+    command += f" --sentences {arguments.sentences} --rounds {arguments.rounds} --workers {arguments.workers}"
+    command += f"{' --cpu' if arguments.cpu else ''} --write"
     weights = "trained weights" if arguments.run else f"random weights, {FORCED_LENGTH} tokens an answer"
     return [
         f"Medians (smallest to largest) of {arguments.rounds} interleaved rounds; {weights}; sentences of "

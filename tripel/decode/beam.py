@@ -65,15 +65,17 @@ class Beam(Search):
         self.step += 1
         still_open: list[int] = []
         rows = _Rows([], [], [])
-        for place, (i, *candidates) in enumerate(zip(self.open, found.log_p, found.rows, found.tokens, strict=True)):
-            live = self._continue(i, place * self.width, *candidates)
+        groups = zip(self.open, found.log_p, found.rows, found.tokens, strict=True)
+        for place, (i, log_p, origins, tokens) in enumerate(groups):
+            live = self._continue(i, place * self.width, log_p, origins, tokens)
             if self._is_finished(i, live):
                 ranked = sorted(self.hypotheses[i], key=lambda hypothesis: -hypothesis.score)
                 self.hypotheses[i] = ranked[: self.config.n_best]
                 continue
             still_open.append(i)
-            for all_rows, its_own in zip(rows, live, strict=True):
-                all_rows += its_own
+            rows.tokens.extend(live.tokens)
+            rows.parents.extend(live.parents)
+            rows.log_p.extend(live.log_p)
         identity = rows.parents == list(range(len(self.open) * self.width))
         self.steps.append(rows)
         self.open, self.width = still_open, self.config.beam

@@ -93,8 +93,10 @@ def _reorder(weight_ND: Tensor) -> Tensor:
 def _twin(module: M, convert: Callable[[nn.Module], nn.Module | None]) -> M:
     """A copy of a tree of modules that shares its parameters, with some modules converted."""
     twin = copy.copy(module)
-    children = {name: child for name, child in module._modules.items() if child is not None}
-    twin._modules = {**module._modules, **{name: convert(child) or _twin(child, convert) for name, child in children.items()}}
+    twin._modules = {
+        name: None if child is None else convert(child) or _twin(child, convert)
+        for name, child in module._modules.items()
+    }
     return twin
 
 

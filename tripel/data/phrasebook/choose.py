@@ -73,6 +73,7 @@ class Draft:
     names: set[str] = field(default_factory=set)
     tenses: dict[str, str] = field(default_factory=dict)  # of the clauses drawn so far, by part name
     is_contracted: bool = False
+    addressed: NounPhrase | None = None  # who is spoken to by name: every "you" and "your" after it means them
 
     def node(self) -> int:
         self.next_number += STEP
@@ -120,6 +121,8 @@ def person(draft: Draft, who: str = "any", *, owner: NounPhrase | None = None) -
         return NounPhrase(draft.node(), kind, gender="m")
     if kind == "generic":  # whoever it may be: the understood subject of an infinitive
         return NounPhrase(draft.node(), "pronoun")
+    if kind == "you" and draft.addressed is not None:
+        return referring(draft, draft.addressed, "pronoun")
     if kind in _PRONOUNS:
         person_, plural, gender = _PRONOUNS[kind]
         return NounPhrase(draft.node(), "pronoun", person=person_, is_plural=plural, gender=gender)
@@ -137,6 +140,19 @@ def person(draft: Draft, who: str = "any", *, owner: NounPhrase | None = None) -
         case ["kin", *wanted]:
             return _relative(draft, wanted[0] if wanted else None, owner)
     return _somebody(draft, kind, owner)
+
+
+def referring(draft: Draft, np: NounPhrase, kind: str) -> NounPhrase:
+    """A personal or relative pronoun for a phrase."""
+    return NounPhrase(
+        draft.node(),
+        kind,
+        is_plural=np.is_plural,
+        person=np.person,
+        gender=np.gender,
+        is_formal=np.is_formal,
+        antecedent=np,
+    )
 
 
 def _pair(draft: Draft) -> NounPhrase:

@@ -139,17 +139,19 @@ def noun_form(np: NounPhrase, case: str) -> str:
 
 
 def _owned(np: NounPhrase, case: str) -> list[Token]:
-    """Annas neues Auto; das neue Auto meines Bruders."""
+    """Annas neues Auto; das neue Auto meines Bruders; das neue Auto von Annas Bruder."""
     owner, gender = np.owner, _gender(np)
     assert owner is not None
     if owner.kind == "name":
         head = Token(owner.name + "s", (owner.number, owner.number + OWNER_MARK))
         return [head, *_adjectives_and_noun(np, case, gender, "strong")]
-    article = Token(forms.definite(case, gender), (), np.number)
+    owned = [Token(forms.definite(case, gender), (), np.number), *_adjectives_and_noun(np, case, gender, "weak")]
+    if owner.determiner == "gen":
+        return [*owned, Token("von", (owner.number + OWNER_MARK,), owner.number), *noun_phrase(owner, "dat")]
     genitive = noun_phrase(owner, "gen")
     last = genitive[-1]
     genitive[-1] = last._replace(concepts=(*last.concepts, owner.number + OWNER_MARK))
-    return [article, *_adjectives_and_noun(np, case, gender, "weak"), *genitive]
+    return [*owned, *genitive]
 
 
 _CONTRACTED = {

@@ -74,7 +74,14 @@ def clause(c: Clause, form: str = "main") -> list[Token]:
     subject_np, subject = _subject(c, frame)
     middle, extracted = _middle_field(c, frame, subject_np)
     finite, end = _verbal_complex(c, verb, subject_np, is_last=form == "last")
-    if frame.subject == "O" and form != "main" and c.subject.is_pronoun():  # weil dir der Film gefällt
+    weak_dative = frame.subject == "O" and form != "main" and c.subject.is_pronoun()  # weil dir der Film gefällt
+    weak_reflexive = (  # weil sich Lena beeilt
+        (form in ("front", "last") or (form == "main" and c.front is not None))
+        and subject_np.kind in ("noun", "name", "title", "pair", "nobody")
+        and middle[:1]
+        and middle[0].text == "sich"
+    )
+    if weak_dative or weak_reflexive:
         subject, middle = [middle[0], *subject], middle[1:]
     front = extracted
     if c.front is not None and form == "main":

@@ -155,16 +155,7 @@ def _referring(draft: Draft, np: NounPhrase, how: str) -> NounPhrase:
         return choose.person(draft, f"name-{np.english_gender()}")
     if how == "me":  # what somebody says of himself
         return NounPhrase(draft.node(), "pronoun", person=1, gender=np.english_gender())
-    kind = {"he": "pronoun", "who": "relative"}[how]
-    return NounPhrase(
-        draft.node(),
-        kind,
-        is_plural=np.is_plural,
-        person=np.person,
-        gender=np.gender,
-        is_formal=np.is_formal,
-        antecedent=np,
-    )
+    return choose.referring(draft, np, {"he": "pronoun", "who": "relative"}[how])
 
 
 def _beside(draft: Draft, spec: Spec, parts: dict[str, Part]) -> Location:
@@ -218,6 +209,7 @@ def _address(draft: Draft, kinds: str) -> NounPhrase:
             if np.person == 1:
                 raise Unsayable("speaking to oneself")
     np.person = 2
+    draft.addressed = np
     return np
 
 
@@ -372,6 +364,8 @@ def _add_adverbials(draft: Draft, c: Clause, spec: Spec, tense: str) -> None:
 
 
 def _time_group(draft: Draft, c: Clause, tense: str) -> str:
+    if tense == "habitual" and "d" in c.predicate.tenses and not c.negation:
+        return "now-and-then"
     if tense == "habitual":
         return "" if c.negation == "never" else "habit" if c.negation or draft.chance(0.55) else "now-and-then"
     if tense == "perfect" and not c.negation:
@@ -384,7 +378,7 @@ def _time_group(draft: Draft, c: Clause, tense: str) -> str:
 def _from_table(draft: Draft, group: str, predicate: Predicate | None = None) -> Adverbial:
     """predicate: one of a fixed time of day (to have breakfast) takes only phrases that name no other."""
     phrases = draft.book.phrases_by_group[group]
-    if predicate is not None and "d" in predicate.tenses and group in ("habit", "past", "future", "now"):
+    if predicate is not None and "d" in predicate.tenses and group in ("past", "future", "now"):
         phrases = [p for p in phrases if "day" in p.groups]
     phrase = draft.random.choice(phrases)
     return Adverbial(draft.node(), phrase.kind, phrase)

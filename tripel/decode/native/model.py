@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import math
 import weakref
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from tripel.decode.candidates import Candidates, Logits, Wish
 from tripel.decode.native.build import library
+from tripel.decode.native.weights import Layout, arranged
 from tripel.decode.session import Ids
-from tripel.models.config import EncoderDecoderConfig, Vocabulary
 from tripel.models.encoder_decoder import EncoderDecoder
+
+Number = TypeVar("Number", int, float)
 
 _WIRINGS = {"post": 0, "pre": 1, "none": 2}
 _ACTIVATIONS = {"relu": 1, "gelu": 2, "silu": 3}
@@ -56,8 +55,7 @@ class NativeSession:
             self.handle, _address(last), k, _address(log_p), wish.n_groups,
             _address(values), _address(rows), _address(tokens),
         )  # fmt: skip
-        found = (values.tolist(), rows.tolist(), tokens.tolist())
-        return Candidates(*([numbers[i : i + k] for i in range(0, size, k)] for numbers in found))
+        return Candidates(_grouped(values.tolist(), k), _grouped(rows.tolist(), k), _grouped(tokens.tolist(), k))
 
 
 class NativeModel:
@@ -67,28 +65,19 @@ class NativeModel:
     """
 
     def __init__(self, model: EncoderDecoder, native: ctypes.CDLL, *, half: bool = False) -> None:
-        self.config, self.vocabulary, self.native, self._half = model.config, model.vocabulary, native, half
-        self._panel, self._pair = int(native.tripel_panel()), int(native.tripel_pair())
-        with torch.inference_mode(False), torch.no_grad():
-            self._tensors = list(self._parts(model))
+        self.config, self.vocabulary, self.native = model.config, model.vocabulary, native
+        layout = Layout(int(native.tripel_panel()), int(native.tripel_pair()) if half else 1, half)
+        self._tensors = arranged(model, layout)  # the library reads them where they are
         pointers = (ctypes.c_void_p * len(self._tensors))(*[tensor.data_ptr() for tensor in self._tensors])
-        config, width = model.config, self._width(model.vocabulary.target_size)
-        numbers = (ctypes.c_int64 * 12)(
-            config.d_model,
-            len(model.encoder.blocks[0].feed_forward.inner.weight),
-            len(model.decoder.blocks[0].feed_forward.inner.weight),
-            config.encoder.mixer.n_heads,
-            config.decoder.mixer.n_heads,
-            config.encoder.n_layers,
-            config.decoder.n_layers,
-            width,
-            _WIRINGS[config.wiring],
-            _ACTIVATIONS[config.activation],
-            half,
-            config.positions != "none",
-        )
-        self.n_columns = width
-        self._handle = native.tripel_model(numbers, config.norm_eps, pointers)
+        config = model.config
+        encoder, decoder = config.encoder, config.decoder
+        self.n_columns = layout.width(model.vocabulary.target_size)
+        numbers = array("q", [
+            config.d_model, encoder.d_ff or config.d_ff, decoder.d_ff or config.d_ff, encoder.mixer.n_heads,
+            decoder.mixer.n_heads, encoder.n_layers, decoder.n_layers, self.n_columns, _WIRINGS[config.wiring],
+            _ACTIVATIONS[config.activation], half, config.positions != "none",
+        ])  # fmt: skip
+        self._handle = native.tripel_model(_address(numbers), config.norm_eps, pointers)
         weakref.finalize(self, native.tripel_free_model, self._handle)
 
     @staticmethod
@@ -109,59 +98,6 @@ class NativeModel:
             self._handle, _address(ids), _address(offsets), len(sources), n_rows, max_len
         )
         return NativeSession(self, handle, len(sources))
-
-    def _parts(self, model: EncoderDecoder) -> Iterator[Tensor]:
-        """All weights in the order in which the library reads them."""
-        target = model.target_tokens
-        source = target if model.source_tokens is None else model.source_tokens
-        scaled = [(tokens.weight * tokens.factor).float().contiguous() for tokens in {id(x): x for x in (source, target)}.values()]
-        yield scaled[0]
-        yield scaled[-1]
-        for embedding in (model.source_embedding, model.target_embedding):
-            positions = embedding.positions
-            yield torch.zeros(1) if positions.kind == "none" else positions.weight.float().contiguous()
-        for block in model.encoder.blocks:
-            yield from self._linear(block.mixer.query_key_value)
-            yield from self._linear(block.mixer.output)
-            yield from _norm(block.mixer_wiring.norm)
-            yield from self._feed_forward(block)
-        for block in model.decoder.blocks:
-            yield from self._linear(block.mixer.query_key_value)
-            yield from self._linear(block.mixer.output)
-            yield from _norm(block.mixer_wiring.norm)
-            yield from self._linear(block.cross.query)
-            yield from self._linear(block.cross.key_value)
-            yield from self._linear(block.cross.output)
-            yield from _norm(block.cross_wiring.norm)
-            yield from self._feed_forward(block)
-        yield from _norm(model.encoder.final_norm)
-        yield from _norm(model.decoder.final_norm)
-        yield from self._head(model)
-
-    def _feed_forward(self, block: nn.Module) -> Iterator[Tensor]:
-        yield from self._linear(block.feed_forward.inner)
-        yield from self._linear(block.feed_forward.outer)
-        yield from _norm(block.feed_forward_wiring.norm)
-
-    def _head(self, model: EncoderDecoder) -> Iterator[Tensor]:
-        weight_VD = model.head.matrix(model.target_tokens.weight)
-        bias_V = weight_VD.new_zeros(len(weight_VD)) if model.head.bias is None else model.head.bias.clone()
-        bias_V[model.vocabulary.pad_id] = -math.inf  # never said
-        yield from self._packed(weight_VD, bias_V, -math.inf)
-
-    def _linear(self, linear: nn.Linear) -> Iterator[Tensor]:
-        weight = linear.weight
-        yield from self._packed(weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias, 0.0)
-
-    def _packed(self, weight_ND: Tensor, bias_N: Tensor, fill: float) -> Iterator[Tensor]:
-        """A weight in the order of kernels.h, and its bias; columns filled up to whole panels."""
-        extra, pair = self._width(len(weight_ND)) - len(weight_ND), self._pair if self._half else 1
-        panels = F.pad(weight_ND, (0, 0, 0, extra)).view(-1, self._panel, weight_ND.shape[1] // pair, pair)
-        yield panels.transpose(1, 2).to(torch.bfloat16 if self._half else torch.float32).contiguous()
-        yield F.pad(bias_N.float(), (0, extra), value=fill).contiguous()
-
-    def _width(self, n: int) -> int:
-        return -(-n // self._panel) * self._panel
 
 
 def native_model(model: EncoderDecoder, *, half: bool = False) -> NativeModel | None:
@@ -192,14 +128,9 @@ def _agrees(model: EncoderDecoder, fast: NativeModel, tolerance: float) -> bool:
     return float((given_BV - expected_BV).abs().max()) <= tolerance * float(expected_BV.abs().max())
 
 
+def _grouped(numbers: list[Number], k: int) -> list[list[Number]]:
+    return [numbers[i : i + k] for i in range(0, len(numbers), k)]
+
+
 def _address(numbers: array[Any]) -> int:
     return numbers.buffer_info()[0]
-
-
-def _norm(norm: nn.Module | None) -> Iterator[Tensor]:
-    if isinstance(norm, nn.LayerNorm):
-        yield norm.weight.float().contiguous()
-        yield norm.bias.float().contiguous()
-    else:
-        yield torch.zeros(1)
-        yield torch.zeros(1)
