@@ -243,6 +243,20 @@ def data_get(
     _err.print(f"{name} is in {folder}", highlight=False)
 
 
+@data_app.command("phrasebook")
+def data_phrasebook(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    target: Annotated[str, typer.Option(help="de or fr; the source is English.")] = "de",
+    count: Annotated[int, typer.Option(help="Training pairs.")] = 50_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 1,
+) -> None:
+    """Write the embedded phrasebook: parallel files with train, valid, test and compositional splits, and alignments."""
+    from tripel.data.phrasebook import write
+
+    write(out, target, count, seed)  # type: ignore[arg-type]
+    _err.print(f"the phrasebook is in {out}", highlight=False)
+
+
 def _key_values(overrides: list[str] | None) -> dict[str, Any]:
     """`beam=3` (or `decode.beam=3`) to decode settings."""
     import yaml

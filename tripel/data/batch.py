@@ -15,7 +15,8 @@ IGNORE = -100  # a target that is not predicted; torch.nn.functional.cross_entro
 class Batch:
     """inputs: the model's keyword arguments, tensors or None. targets_BT: ids or IGNORE.
 
-    count: predicted tokens, on this rank. tokens: real tokens read and predicted (source + target), for the speed that is reported.
+    count: predicted tokens, on this rank. tokens: real tokens read and predicted (source + target), for the speed that
+    is reported.
     """
 
     inputs: dict[str, Any]
