@@ -139,7 +139,9 @@ def _contenders(run: Path, folder: Path, workers: int, *, forced: bool) -> list[
     for quantization in ("float32", "int8"):
         path = folder / quantization
         _convert(marian, pieces, path, quantization)
-        translator = ctranslate2.Translator(str(path), compute_type=quantization, inter_threads=workers, intra_threads=1)
+        translator = ctranslate2.Translator(
+            str(path), compute_type=quantization, inter_threads=workers, intra_threads=1
+        )
         contenders.append(Contender(f"CTranslate2 {quantization}", _ctranslate2(translator, pieces, forced)))
     return contenders
 
@@ -169,7 +171,9 @@ def _transformers(model: Any, forced: bool) -> Callable[[Ids, int], Ids]:
             batch = order[start : start + size]
             longest = len(sources[batch[0]])
             ids = torch.tensor([sources[i] + [pad] * (longest - len(sources[i])) for i in batch])
-            out = model.generate(ids, attention_mask=(ids != pad).long(), num_beams=beam, early_stopping=beam > 1, **fixed)
+            out = model.generate(
+                ids, attention_mask=(ids != pad).long(), num_beams=beam, early_stopping=beam > 1, **fixed
+            )
             for i, line in zip(batch, out[:, 1:].tolist(), strict=True):
                 answers[i] = [token for token in line if token not in special]
         return answers
@@ -237,9 +241,7 @@ def _timings(
     return timings
 
 
-def _time(
-    contender: Contender, setting: Setting, sources: Ids, clock: Callable[[], float], *, warm_up: bool
-) -> float:
+def _time(contender: Contender, setting: Setting, sources: Ids, clock: Callable[[], float], *, warm_up: bool) -> float:
     if setting.single:
         count = max(2, int((20 if not warm_up else 2) * (1.0 if contender.share == 1.0 else 0.25)))
         chosen = sources[:: max(1, len(sources) // count)][:count]
@@ -267,7 +269,9 @@ def _table(
             ratios = [b / a if setting.single else a / b for a, b in pairs]
             quality = f"{bleu[contender.name, setting.beam]:.2f}" if bleu else "-"
             unit = "ms" if setting.single else "sentences/s"
-            rows.append([setting.name, contender.name, f"{spread(values, '.1f')} {unit}", spread(ratios, ".2f"), quality])
+            rows.append(
+                [setting.name, contender.name, f"{spread(values, '.1f')} {unit}", spread(ratios, ".2f"), quality]
+            )
     return markdown_table(["sentences, search", "contender", "speed", f"{ours} is faster by", "BLEU"], rows)
 
 

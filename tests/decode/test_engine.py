@@ -107,9 +107,10 @@ def test_a_stream_gives_the_ids_of_the_answer(model, name, prefix):
         if not CONFIGS[name].sample:
             assert list(stream(model, source, CONFIGS[name], prefix=prefix)) == answers[0].ids
         single = CONFIGS[name].model_copy(update={"n_best": 1})
-        assert list(stream(model, source, single, prefix=prefix)) == generate(
-            model, [source], single, prefixes=[prefix]
-        )[0][0].ids
+        assert (
+            list(stream(model, source, single, prefix=prefix))
+            == generate(model, [source], single, prefixes=[prefix])[0][0].ids
+        )
 
 
 def test_a_greedy_stream_gives_every_token_when_it_is_chosen(model):
@@ -231,9 +232,7 @@ def test_a_phrase_said_often_enough_in_a_row_is_a_loop(phrase, times, before):
 
 def test_the_same_seed_draws_the_same_answer_and_another_seed_another(model):
     sources = sentences(8, seed=11)
-    draw = {
-        seed: [a.ids for (a,) in generate(model, sources, DecodeConfig(sample=True, seed=seed))] for seed in (1, 2)
-    }
+    draw = {seed: [a.ids for (a,) in generate(model, sources, DecodeConfig(sample=True, seed=seed))] for seed in (1, 2)}
     assert draw[1] == [a.ids for (a,) in generate(model, sources, DecodeConfig(sample=True, seed=1))]
     assert draw[1] != draw[2]
 

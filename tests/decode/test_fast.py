@@ -86,7 +86,9 @@ def test_native_candidates_are_those_of_the_full_logits():
         finite = [[value > -1e30 for value in values] for values in expected.log_p]
         for ours, theirs in ((given.tokens, expected.tokens), (given.rows, expected.rows)):
             for a, b, real in zip(ours, theirs, finite, strict=True):
-                assert [x for x, ok in zip(a, real, strict=False) if ok] == [x for x, ok in zip(b, real, strict=True) if ok]
+                assert [x for x, ok in zip(a, real, strict=False) if ok] == [
+                    x for x, ok in zip(b, real, strict=True) if ok
+                ]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

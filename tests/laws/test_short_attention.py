@@ -10,7 +10,13 @@ from tripel.nn.short_attention import short_attention
 
 B, H, E = 3, 2, 8
 # queries, keys, causal, padded: keys just below, at and above a multiple of 16
-CASES = [(15, 15, True, False), (16, 16, True, False), (9, 21, False, True), (9, 16, False, False), (17, 17, True, True)]
+CASES = [
+    (15, 15, True, False),
+    (16, 16, True, False),
+    (9, 21, False, True),
+    (9, 16, False, False),
+    (17, 17, True, True),
+]
 
 
 def example(T, S, dtype, padded):
@@ -52,9 +58,7 @@ def test_bfloat16_gradients_of_short_attention_are_as_exact_as_autocasts(T, S, c
     def plain(q, k, v):
         return (q @ k.mT / math.sqrt(E)).masked_fill(~seen, -math.inf).softmax(-1) @ v
 
-    ours = torch.autograd.grad(
-        short_attention(*leaves, causal=causal, allowed=allowed, rate=0.0), leaves, grad
-    )
+    ours = torch.autograd.grad(short_attention(*leaves, causal=causal, allowed=allowed, rate=0.0), leaves, grad)
     right = torch.autograd.grad(plain(*exact), exact, grad.double())
     with torch.autocast("cpu", torch.bfloat16):
         peer = plain(*cast)

@@ -15,7 +15,13 @@ from tripel.text.pair import TokenizerPair
 from tripel.text.tokenizer import TokenizerConfig
 
 SOURCES = ["Two dogs play in the snow.", "A man reads a book.", "Children run!", "The cat sleeps on a chair.", "Snow."]
-TARGETS = ["Zwei Hunde spielen im Schnee.", "Ein Mann liest ein Buch.", "Kinder rennen!", "Die Katze schläft.", "Schnee."]
+TARGETS = [
+    "Zwei Hunde spielen im Schnee.",
+    "Ein Mann liest ein Buch.",
+    "Kinder rennen!",
+    "Die Katze schläft.",
+    "Schnee.",
+]
 
 
 @pytest.fixture(scope="module")

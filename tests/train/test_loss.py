@@ -45,9 +45,7 @@ def split(leaves):
 def reference(leaves, targets, smoothing):
     h, (weight, bias) = split(leaves)
     logits = F.linear(h, weight, bias).flatten(0, 1)
-    return F.cross_entropy(
-        logits, targets.flatten(), label_smoothing=smoothing, ignore_index=IGNORE, reduction="sum"
-    )
+    return F.cross_entropy(logits, targets.flatten(), label_smoothing=smoothing, ignore_index=IGNORE, reduction="sum")
 
 
 def r_drop_reference(leaves, targets, smoothing, alpha):
@@ -76,8 +74,9 @@ def error(x, exact):
 def test_cross_entropy_and_its_gradients_are_pytorchs(chunk, dtype, bound, bias, smoothing):
     leaves, targets = example(dtype, bias=bias)
     exact = [x.detach().double().requires_grad_() for x in leaves]
-    loss, expected = cross_entropy_sum(*split(leaves), targets, label_smoothing=smoothing), reference(
-        exact, targets, smoothing
+    loss, expected = (
+        cross_entropy_sum(*split(leaves), targets, label_smoothing=smoothing),
+        reference(exact, targets, smoothing),
     )
     assert error(loss, expected) < bound
     for ours, theirs in zip(gradients(loss, leaves), gradients(expected, exact), strict=True):

@@ -127,9 +127,7 @@ def batches(
         yield batch
 
 
-def check_lengths(
-    model: Translating, sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]]
-) -> None:
+def check_lengths(model: Translating, sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]]) -> None:
     """Raises InputError when a source is empty or too long, or a prefix leaves no room for an answer."""
     longest = model.config.max_len
     for place, (source, prefix) in enumerate(zip(sources, prefixes, strict=True)):

@@ -124,4 +124,3 @@ class Search(ABC):
     @abstractmethod
     def settled(self, prompt: int) -> list[int]:
         """The ids of a prompt's best answer that no later step can change: what a stream may show."""
-

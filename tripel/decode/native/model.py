@@ -94,9 +94,7 @@ class NativeModel:
         ids = array("q", itertools.chain.from_iterable(sources))
         offsets = array("q", itertools.accumulate(map(len, sources), initial=0))
         n_rows = len(sources) * rows_per_sentence
-        handle = self.native.tripel_start(
-            self._handle, _address(ids), _address(offsets), len(sources), n_rows, max_len
-        )
+        handle = self.native.tripel_start(self._handle, _address(ids), _address(offsets), len(sources), n_rows, max_len)
         return NativeSession(self, handle, len(sources))
 
 
