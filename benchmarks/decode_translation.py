@@ -83,6 +83,8 @@ def main() -> None:
         eos = loaded.vocabulary.eos_id
         sources = [[*ids, eos] for ids in loaded.tokenizers.source.encode_batch(texts)]
         contenders = _contenders(run, Path(folder), arguments.workers, forced=arguments.run is None)
+        if arguments.skip:
+            contenders = [contender for contender in contenders if not contender.name.startswith(arguments.skip)]
         console.print(f"{len(sources)} sentences, {sum(map(len, sources)) / len(sources):.1f} tokens each")
         bleu = _quality(contenders, sources, references, loaded.tokenizers, console) if arguments.run else {}
         clock = time.process_time if arguments.cpu else time.perf_counter
@@ -100,6 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2, help="workers of one thread each (threads of transformers)")
     parser.add_argument("--cpu", action="store_true", help="count processor seconds, with one worker")
+    parser.add_argument("--skip", default="", help="leave out contenders whose name begins so, such as transformers")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/decode_translation.md")
     arguments = parser.parse_args()
     if arguments.cpu:
@@ -278,7 +281,7 @@ def _table(
 def _notes(arguments: argparse.Namespace) -> list[str]:
     command = f"python benchmarks/decode_translation.py{' --run RUN' if arguments.run else ''}"
     command += f" --sentences {arguments.sentences} --rounds {arguments.rounds} --workers {arguments.workers}"
-    command += f"{' --cpu' if arguments.cpu else ''} --write"
+    command += f"{' --cpu' if arguments.cpu else ''}{f' --skip {arguments.skip}' if arguments.skip else ''} --write"
     weights = "trained weights" if arguments.run else f"random weights, {FORCED_LENGTH} tokens an answer"
     return [
         f"Medians (smallest to largest) of {arguments.rounds} interleaved rounds; {weights}; sentences of "

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tripel import __version__
 from tripel.data.batch import Batch
+from tripel.decode.native import library
 from tripel.files import cache_folder
 from tripel.models.build import build
 from tripel.models.config import EncoderDecoderConfig, StackConfig, Vocabulary
@@ -96,6 +97,7 @@ def _facts() -> Iterator[tuple[str, str]]:
         f"{speed:.1f} times the speed of float32 on the CPU; training uses {resolve_precision('auto', device)}",
     )
     yield "compiler", _compiler() or "none: train.compile is not available, everything else is"
+    yield "decoder", "C++, compiled for this machine" if library() is not None else "PyTorch on packed weights"
     for name, folder in (("disk here", Path.cwd()), ("cache", cache_folder())):
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         yield name, f"{shutil.disk_usage(there).free / 2**30:.1f} GiB free in {folder}"
