@@ -28,13 +28,6 @@ class DecodeState(State):
         if isinstance(self.length, Tensor):
             self.length = self.length[rows_N]
 
-    def reorder(self, rows_N: Tensor) -> None:
-        """Select where every row stays within its own sentence: the memory is not touched."""
-        for layer in self.layers:
-            layer.select(rows_N)
-        if isinstance(self.length, Tensor):
-            self.length = self.length[rows_N]
-
     @classmethod
     def join(cls, states: Sequence[DecodeState]) -> DecodeState:
         layers = [type(parts[0]).join(parts) for parts in zip(*(state.layers for state in states), strict=True)]
