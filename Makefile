@@ -10,16 +10,19 @@ INSTALLED := $(VENV)/.installed
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types format clean
+.PHONY: help venv demo test lint types format clean
 
 help:  ## Show these lines.
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "PYTHON=...        the Python (3.11 or newer) that makes .venv; now: $(PYTHON)"
 	@echo "TORCH_INDEX=...   where to take PyTorch from; pytorch.org names the index of CPU builds"
-	@echo "ARGS=...          more arguments for pytest, such as ARGS='tests/laws -x'"
+	@echo "ARGS=...          more arguments for demo and test, such as ARGS='tests/laws -x'"
 
 venv: $(INSTALLED)  ## Make .venv and install Tripel with its development tools into it.
+
+demo: $(INSTALLED)  ## Watch a Transformer learn to translate, in minutes; no data needed. ARGS='--target fr' for French.
+	$(BIN)/tripel demo $(ARGS)
 
 test: $(INSTALLED)  ## Run the tests. With TRIPEL_DATA=<folder of data sets> those on real data run too.
 	$(BIN)/python -m pytest $(ARGS)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"__main__"},
     {"cli", "server"},
+    {"demo"},
     {"run", "evaluate", "doctor"},
     {"card"},
     {"recipe"},

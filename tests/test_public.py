@@ -14,6 +14,7 @@ from tripel.cli import app, main
 
 COMMANDS = {
     "train": {"--out", "--set", "--resume", "--overwrite"},
+    "demo": {"--target", "--out"},
     "translate": {
         "--input", "--output", "--format", "--beam", "--n-best", "--sample", "--temperature", "--top-k", "--top-p",
         "--min-p", "--seed", "--prefix", "--stream", "--set",

@@ -71,6 +71,21 @@ def train(
 
 
 @app.command()
+def demo(
+    target: Annotated[str, typer.Option(help="de or fr: the language to translate into.")] = "de",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run folder.", show_default="runs/demo or runs/demo-fr")
+    ] = None,
+) -> None:
+    """From nothing to a translator in minutes, on the embedded phrasebook; no download."""
+    from tripel.demo import demo as show_demo
+
+    folder = out or Path("runs", "demo" if target == "de" else f"demo-{target}")
+    if not show_demo(target, folder, Console()):
+        raise typer.Exit(130)
+
+
+@app.command()
 def translate(
     run: RunFolder,
     text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines of standard input.")] = None,
@@ -89,8 +104,8 @@ def translate(
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they are found.")] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Translate texts, files, or lines of standard input; one answer a line."""
-    from tripel.pipelines import files
+    """Translate texts, files, or lines of standard input, one answer a line; at a terminal, what is typed."""
+    from tripel.pipelines import files, prompt
     from tripel.pipelines.load import load
 
     settings = {
@@ -107,6 +122,10 @@ def translate(
     if text and input is not None:
         raise InputError("texts and --input exclude each other", given=input, mend="leave one of them out")
     translator = load(run)
+    if prompt.wanted(text, input) and format == "lines":
+        with files.writing(output) as out:
+            prompt.converse(translator, out, console=_err, settings=chosen)
+        return
     with files.writing(output) as out:
         if text and not stream:
             files.translate_texts(translator, text, out, console=_err, prefix=prefix, settings=chosen)

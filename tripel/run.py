@@ -67,13 +67,14 @@ def train(
     device = parallel.pick_device(recipe.train.device)
     parallel.begin(device)
     try:
-        if parallel.is_main():  # the others may arrive here when it has begun to write
-            _require_room(out, resume=resume, overwrite=overwrite)
-            if out.is_dir():
-                with storage.held(out):
-                    pass  # only asked: nothing of a run in progress is read or discarded
-        if resume:
-            recipe = resumed_recipe(out, recipe)
+        with parallel.main_first(device):
+            if parallel.is_main():
+                _require_room(out, resume=resume, overwrite=overwrite)
+                if out.is_dir():
+                    with storage.held(out):
+                        pass  # only asked: nothing of a run in progress is read or discarded
+            if resume:
+                recipe = resumed_recipe(out, recipe)
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
         allocator.keep_memory()
@@ -134,7 +135,8 @@ class _Run:
     def train(self, *, resume: bool, overwrite: bool) -> RunResult:
         newest = checkpoint.newest_valid(self.out) if resume else None
         started = time.monotonic()
-        splits, make_corpus, model = self._prepare(resume=resume, overwrite=overwrite)
+        with parallel.main_first(self.device):
+            splits, make_corpus, model = self._prepare(resume=resume, overwrite=overwrite)
         with storage.held(self.out) if parallel.is_main() else contextlib.nullcontext():
             return self._fit(splits, make_corpus, model, newest, started)
 
@@ -147,7 +149,7 @@ class _Run:
         started: float,
     ) -> RunResult:
         recipe, task = self.recipe, self.recipe.task
-        log = RunLog(
+        self.log = log = RunLog(
             self.out,
             recipe.train.steps,
             console=self.console,
@@ -208,12 +210,13 @@ class _Run:
     # Preparation.
 
     def _prepare(self, *, resume: bool, overwrite: bool) -> tuple[Splits, Callable[[int], Corpus], EncoderDecoder]:
-        """Data, tokenizers, corpora, model. The folder of a new run is begun last: no error before that changes it."""
+        """Data, tokenizers, corpora, model. The folder of a new run is begun last: no error before that changes it.
+
+        The main process makes what is not there yet (data, tokenizers, folder), the others find it.
+        """
         recipe = self.recipe
         splits = load_splits(recipe.data, recipe.task.source, recipe.task.target)
         begins = not resume and parallel.is_main()
-        if not resume and not begins:
-            parallel.barrier()  # the main process trains the tokenizers, all others read them
         self.tokenizers = (
             TokenizerPair.train(recipe.tokenizer, splits.train.sources, splits.train.targets)
             if begins
@@ -226,16 +229,15 @@ class _Run:
         torch.manual_seed(recipe.train.seed * 1_000_003 + parallel.rank())  # each process its own dropout
         if begins:
             self._begin_folder(overwrite)
-            parallel.barrier()
         return splits, make_corpus, model
 
     def _begin_folder(self, overwrite: bool) -> None:
         with storage.reporting_disk_errors(self.out, 0):
             if overwrite and self.out.exists():
                 storage.retire_folder(self.out)
-            self.out.mkdir(parents=True, exist_ok=True)
-            self.tokenizers.save(self.out)
-            storage.atomic_write(self.out / "recipe.yaml", self.recipe.to_yaml())
+            with storage.replaced_files(self.out) as draft:
+                self.tokenizers.save(draft)
+                (draft / checkpoint.RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
 
     def _corpora(self, splits: Splits) -> Callable[[int], Corpus]:
         """Epoch -> training corpus. Reports the share of unknown tokens; refuses what is too long for the model."""
@@ -297,6 +299,8 @@ class _Run:
         translator = Translator(model, self.tokenizers, self.recipe.decode)
         hypotheses = [answer.text for answer in translator.translate(self.valid.sources)]
         scores = score_translations(hypotheses, self.valid.targets, language=self.recipe.task.target)
+        shown = _worth_showing(self.valid)
+        self.log.sample(self.valid.sources[shown], hypotheses[shown])
         return {"valid_loss": loss, "bleu": scores.bleu, "chrf": scores.chrf}
 
     def _finish(self, trainer: Trainer, result: TrainResult, log: RunLog) -> RunResult:
@@ -337,6 +341,11 @@ class _Run:
             return None
         mean = mean_of([storage.read_tensors(folder / "model.safetensors") for folder in folders])
         return {name: x.to(self.device) for name, x in mean.items()}
+
+
+def _worth_showing(text: ParallelText) -> int:
+    """The example that is shown at every validation: the first of about a line's length."""
+    return min(range(len(text)), key=lambda i: abs(len(text.sources[i]) - 50))
 
 
 def _require_fit(corpus: Corpus, text: ParallelText, max_len: int) -> None:

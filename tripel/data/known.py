@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from tripel.data.made import MADE
 from tripel.errors import DataError, nearest
 from tripel.files import atomic_writer, cache_folder
 
@@ -78,6 +79,11 @@ def list_known() -> Table:
         here = all((data_folder() / known.name / file.name).is_file() for file in known.files)
         row = (known.name, known.what, f"{known.size / 1e6:.1f}", known.licence, known.home, "yes" if here else "no")
         table.add_row(*row)
+    for made in MADE.values():
+        here = made.is_made(data_folder())
+        table.add_row(
+            made.name, made.what, f"{made.size / 1e6:.1f}", made.licence, "made here", "yes" if here else "no"
+        )
     return table
 
 
@@ -87,17 +93,19 @@ def data_folder() -> Path:
 
 
 def get(name: str, directory: str | Path | None = None, *, progress: Progress | None = None) -> Path:
-    """Fetch a known set; return its folder, `directory/name`. Files that are there and whole are not fetched again.
+    """Fetch (or make) a known set; return its folder, `directory/name`. What is there and whole is left as it is.
 
     A fetch that broke off goes on where it stopped; nothing takes its place before its checksum is right. directory:
     data_folder() if None. Raises DataError for an unknown name, no connection, a wrong checksum or a full disk.
     """
+    if name in MADE:
+        return MADE[name].make(Path(directory or data_folder()))
     known = KNOWN.get(name)
     if known is None:
-        near = nearest(name, KNOWN)
+        near = nearest(name, [*KNOWN, *MADE])
         raise DataError(
             f"there is no known set {name}",
-            expected=", ".join(KNOWN),
+            expected=", ".join([*KNOWN, *MADE]),
             mend=f"tripel data get {near}" if near else "see `tripel data list`",
         )
     folder = Path(directory or data_folder()) / known.name

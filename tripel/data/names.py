@@ -1,6 +1,7 @@
 """From a name such as `multi30k/train` to files.
 
-A name is tried as a path, then under $TRIPEL_DATA, then under the user's cache (where `tripel data get` puts sets).
+A name is tried as a path, then under $TRIPEL_DATA, then under the user's cache (where `tripel data get` puts sets, and
+where those that are made here, such as phrasebook-de/train, are written when they are first asked for).
 For a pair of languages the files may be, with or without .gz:
 
     NAME                        itself a .tsv or .jsonl file
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from tripel.data.known import KNOWN, data_folder
+from tripel.data.made import MADE
 from tripel.errors import DataError
 
 _RECORD_KINDS: dict[str, Literal["tsv", "jsonl"]] = {".tsv": "tsv", ".jsonl": "jsonl"}
@@ -47,7 +49,10 @@ def search_folders() -> list[Path]:
 def find_pair(name: str, source: str, target: str) -> PairFiles:
     """The files of a parallel set. Raises DataError that says what was looked for, and what there is instead."""
     bases = _bases(name)
+    made = MADE.get(name.split("/")[0])
     for base in bases:
+        if made is not None and base.is_relative_to(data_folder()):
+            made.make(data_folder())
         found = _pair_at(base, source, target)
         if found is not None:
             return found
@@ -145,7 +150,7 @@ def _not_found(name: str, bases: list[Path], endings: str) -> DataError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     known = name.split("/")[0]
     ways = [f"did you mean {' or '.join(near)}?"] * bool(near)
-    ways += [f"tripel data get {known}"] * (known in KNOWN)
+    ways += [f"tripel data get {known}"] * (known in KNOWN)  # those made here were made
     if not ways:
         ways = ["give a path, or put the files under $TRIPEL_DATA; `tripel data list` shows the sets that can be had"]
     return DataError(

@@ -87,6 +87,10 @@ class RunLog:
         )
         self.say(f"step {int(record['step']):>6}  validation  {shown}{'  (best)' if best else ''}")
 
+    def sample(self, source: str, answer: str) -> None:
+        """What the model makes of an example, to be seen getting better."""
+        self.say(f"             for example  {source}  ->  {answer}")
+
     def close(self) -> None:
         """Flush and stop drawing."""
         if self._bar is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tripel.config import Config
 from tripel.nn.linear import FusedLinear
+from tripel.training import parallel
 
 Schedule = Literal["inverse_sqrt", "cosine", "warmup_stable_decay", "constant"]
 
@@ -65,14 +66,22 @@ class Muon(torch.optim.Optimizer):
     """Momentum, then the nearest semi-orthogonal matrix as update (Jordan et al. 2024).
 
     params: pairs (matrix, n_maps): a matrix of n_maps stacked maps is orthogonalised map by map. Maps of one shape are
-    iterated together in one batched product. lr, weight_decay (decoupled) and momentum (Nesterov) as in the source.
+    iterated together in one batched product, each process of a group taking its share. lr, weight_decay (decoupled) and
+    momentum (Nesterov) as in the source. in_bfloat16: whether to iterate in that precision, as the source does.
     """
 
     def __init__(
-        self, params: Iterable[tuple[nn.Parameter, int]], *, lr: float, momentum: float, weight_decay: float
+        self,
+        params: Iterable[tuple[nn.Parameter, int]],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        in_bfloat16: bool = False,
     ) -> None:
         pairs = list(params)
         self._n_maps = {id(p): n for p, n in pairs}
+        self._dtype = torch.bfloat16 if in_bfloat16 else None
         super().__init__([p for p, _ in pairs], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -89,10 +98,20 @@ class Muon(torch.optim.Optimizer):
                 for part, map_update in zip(p.chunk(n_maps), update.chunk(n_maps), strict=True):
                     by_shape.setdefault(part.shape, []).append((part, map_update))
             for shape, pairs in by_shape.items():
-                updates = orthogonalise(torch.stack([u for _, u in pairs]))
+                updates = self._orthogonalised(torch.stack([u for _, u in pairs]))
                 scale = 0.2 * math.sqrt(max(shape))  # Liu et al. 2025, eq. 4: the root mean square of AdamW's updates
-                for (part, _), update in zip(pairs, updates, strict=True):
-                    part.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+                parts = [part for part, _ in pairs]
+                if group["weight_decay"]:
+                    torch._foreach_mul_(parts, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parts, list(updates), alpha=-group["lr"] * scale)
+
+    def _orthogonalised(self, g_NRC: Tensor) -> Tensor:
+        """orthogonalise, each process doing its share of the matrices."""
+        share = -(-len(g_NRC) // parallel.world_size())
+        mine = g_NRC[parallel.rank() * share :][:share]
+        if len(mine) < share:  # processes exchange equal parts: the last is filled up
+            mine = torch.cat([mine, g_NRC.new_zeros(share - len(mine), *g_NRC.shape[1:])])
+        return torch.cat(parallel.gather(orthogonalise(mine, self._dtype)))[: len(g_NRC)].to(g_NRC.dtype)
 
     def _momentum(self, p: Tensor, momentum: float) -> Tensor:
         state = self.state[p]
@@ -103,15 +122,18 @@ class Muon(torch.optim.Optimizer):
         return torch.lerp(p.grad, state["momentum"], momentum)
 
 
-def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
-    """A batch of matrices, each moved towards the nearest semi-orthogonal one: singular values into about [0.7, 1.2]."""
+def orthogonalise(g_NRC: Tensor, dtype: torch.dtype | None = None, iterations: int = 5) -> Tensor:
+    """A batch of matrices, each moved towards the nearest semi-orthogonal one: singular values into about [0.7, 1.2].
+
+    dtype: of the iteration and of the answer; by default that of g_NRC.
+    """
     a, b, c = _NEWTON_SCHULZ
     tall = g_NRC.shape[1] > g_NRC.shape[2]
     x = g_NRC.mT if tall else g_NRC
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype or x.dtype)
     for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 
@@ -127,10 +149,10 @@ def hidden_matrices(model: nn.Module) -> list[tuple[str, nn.Parameter, int]]:
 class Optimizer:
     """One or two torch optimizers behind one face: set the rate, step, save, load.
 
-    State is addressed by parameter name, so that it can be stored as plain tensors.
+    State is addressed by parameter name, so that it can be stored as plain tensors. in_bfloat16: see Muon.
     """
 
-    def __init__(self, config: OptimConfig, model: nn.Module) -> None:
+    def __init__(self, config: OptimConfig, model: nn.Module, *, in_bfloat16: bool = False) -> None:
         self.config = config
         self._names = {id(p): name for name, p in model.named_parameters()}
         matrices = hidden_matrices(model) if config.kind == "muon" else []
@@ -150,7 +172,13 @@ class Optimizer:
         if matrices:
             pairs = [(p, n) for _, p, n in matrices]
             self._optimizers.append(
-                Muon(pairs, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+                Muon(
+                    pairs,
+                    lr=config.lr,
+                    momentum=config.momentum,
+                    weight_decay=config.weight_decay,
+                    in_bfloat16=in_bfloat16,
+                )
             )
 
     def step(self, lr: float) -> None:

@@ -6,7 +6,8 @@ Nothing else in Tripel asks whether it is distributed. With one process every fu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -62,6 +63,25 @@ def total(value: float, device: torch.device) -> float:
 def any_true(flag: bool, device: torch.device) -> bool:
     """Whether any process says True: they stop together."""
     return total(float(flag), device) > 0
+
+
+@contextmanager
+def main_first(device: torch.device) -> Iterator[None]:
+    """The main process goes through the block before the others do. If it fails there, it alone says why: the others
+    end with exit status 2 and without a word. Nothing in the block may wait for other processes."""
+    if world_size() == 1:
+        yield
+    elif is_main():
+        try:
+            yield
+        except BaseException:
+            any_true(True, device)
+            raise
+        any_true(False, device)
+    else:
+        if any_true(False, device):
+            raise SystemExit(2)
+        yield
 
 
 def sum_gradients(parameters: Iterable[Tensor]) -> None:

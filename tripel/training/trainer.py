@@ -109,7 +109,7 @@ class Trainer:
         self.label_smoothing = label_smoothing
         self.device = next(model.parameters()).device
         self.worker = Worker(model, config.precision)
-        self.optimizer = Optimizer(optim, model)
+        self.optimizer = Optimizer(optim, model, in_bfloat16=self.worker.model is not model)
         self.average = MovingAverage(model, config.ema) if config.ema else None
         self.progress = Progress()
         self._window = _Window()
