@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 
 import pytest
 import torch
@@ -14,15 +15,16 @@ from tripel.training import parallel
 from tripel.training.optim import OptimConfig
 
 GENTLE = OptimConfig(lr=1e-2, warmup_steps=0, eps=1e-3)
+MUON = GENTLE.model_copy(update={"kind": "muon", "weight_decay": 0.1})
 STEPS = 4
 CPU = torch.device("cpu")
 
 
-def plain(store=None, **settings):
+def plain(store=None, *, optim=GENTLE, **settings):
     """Four updates without dropout: what is compared between one process and two."""
     corpus = Corpus(60)
     loader = make_loader(lambda epoch: corpus, rank=parallel.rank(), world_size=parallel.world_size())
-    trainer = make_trainer(small_model(), loader, optim=GENTLE, steps=STEPS, store=store, **settings)
+    trainer = make_trainer(small_model(), loader, optim=optim, steps=STEPS, store=store, **settings)
     trainer.fit()
     return trainer
 
@@ -86,10 +88,36 @@ def one_of_two(rank, port, folder):
         "gather": [part.tolist() for part in parallel.gather(x)],
         "bfloat16": weights(plain(precision="bfloat16").model),
         "idle": weights(idle_process().model),
+        "muon": weights(plain(optim=MUON).model),
+        "order": in_order(rank, folder),
+        "refused": refused(rank),
         "resumed": resumed_by_two(),
     }
     parallel.end()
     torch.save(result, os.path.join(folder, f"{rank}.pt"))
+
+
+def in_order(rank, folder):
+    """What a process finds that the main one wrote first, though it took its time."""
+    path = os.path.join(folder, "made-once")
+    with parallel.main_first(CPU):
+        if rank == 0:
+            time.sleep(0.2)
+            with open(path, "w") as file:
+                file.write("whole")
+        with open(path) as file:
+            return file.read()
+
+
+def refused(rank):
+    """How each process leaves a block in which the main one meets an error."""
+    try:
+        with parallel.main_first(CPU):
+            if rank == 0:
+                raise ValueError("only the main process knows")
+            return "went on"
+    except (ValueError, SystemExit) as error:
+        return type(error).__name__, str(error)
 
 
 def idle_process():
@@ -129,7 +157,12 @@ def test_two_processes_in_bfloat16_make_nearly_the_same_updates_as_one(two):
     assert apart < 0.05 * moved
 
 
-@pytest.mark.parametrize("key", ["weights", "bfloat16", "idle"])
+def test_two_processes_that_share_the_orthogonalising_make_the_same_updates_as_one(two):
+    for name, tensor in weights(plain(optim=MUON).model).items():
+        torch.testing.assert_close(two[0]["muon"][name], tensor, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["weights", "bfloat16", "idle", "muon"])
 def test_all_processes_hold_the_same_weights(two, key):
     assert same(two[0][key], two[1][key])
 
@@ -137,6 +170,15 @@ def test_all_processes_hold_the_same_weights(two, key):
 def test_a_process_without_work_changes_nothing(two):
     for name, tensor in weights(idle_process().model).items():
         torch.testing.assert_close(two[0]["idle"][name], tensor, rtol=0, atol=1e-6)
+
+
+def test_what_the_main_process_makes_first_the_others_find(two):
+    assert [result["order"] for result in two] == ["whole", "whole"]
+
+
+def test_an_error_of_the_main_process_is_its_own_and_ends_the_others_quietly(two):
+    assert two[0]["refused"] == ("ValueError", "only the main process knows")
+    assert two[1]["refused"] == ("SystemExit", "2")
 
 
 def test_the_main_process_alone_writes(two):

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_MEDIUM, _WIDE = 72, 110  # columns of a terminal from which the bar shows more
 
 
 class RunLog:
@@ -31,16 +41,7 @@ class RunLog:
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _summary_writer(run / "tensorboard", resume_step)
         if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=console,
-            )
+            self._bar = Progress(*_columns(console.width), console=console)
             self._task = self._bar.add_task("training", total=n_steps, completed=resume_step or 0, note="")
             self._bar.start()
 
@@ -68,12 +69,11 @@ class RunLog:
     def training(self, record: dict[str, float], seconds_left: float) -> None:
         """A training record: written, and shown as a line or beside the bar."""
         self.write(record)
-        note = (
-            f"loss {record['train_loss']:.3f}  lr {record['lr']:.2e}  grad {record['grad_norm']:.2f}  "
-            f"{record['tokens_per_second']:,.0f} tok/s"
-        )
+        loss, speed = f"loss {record['train_loss']:.3f}", f"{record['tokens_per_second']:,.0f} tok/s"
+        note = f"{loss}  lr {record['lr']:.2e}  grad {record['grad_norm']:.2f}  {speed}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=int(record["step"]), note=note)
+            fits = self._console.width >= _WIDE
+            self._bar.update(self._task, completed=int(record["step"]), note=note if fits else f"{loss} {speed}")
         else:
             self.say(f"step {int(record['step']):>6}/{self._n_steps}  {note}  left {_clock(seconds_left)}")
 
@@ -105,6 +105,17 @@ class RunLog:
             return []
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [line for line in lines if _step_of(line) <= resume_step]
+
+
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
+    """What the bar shows in a terminal of that width: the count, the time left and the note always."""
+    note = TextColumn("{task.fields[note]}")
+    if width < _MEDIUM:
+        return MofNCompleteColumn(), TimeRemainingColumn(compact=True), note
+    task, bar, left = TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), TextColumn("left")
+    if width < _WIDE:
+        return task, bar, MofNCompleteColumn(), left, TimeRemainingColumn(), note
+    return task, bar, MofNCompleteColumn(), TimeElapsedColumn(), left, TimeRemainingColumn(), note
 
 
 def _step_of(line: str) -> float:
