@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -370,6 +371,14 @@ def _require_room(out: Path, *, resume: bool, overwrite: bool) -> None:
     occupied = out.is_dir() and any(out.iterdir())
     if out.exists() and not out.is_dir():
         raise CheckpointError("--out is a file", given=out, expected="a folder", mend="name another folder")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    if not os.access(there, os.W_OK):  # said now, not when the data has been read and a tokenizer trained
+        raise CheckpointError(
+            "the output folder cannot be written",
+            given=f"{out}: no permission to write in {there}",
+            expected="a folder that this user may write to",
+            mend="name another folder with --out, or change the permissions",
+        )
     if resume or not occupied:
         return
     if not overwrite:

@@ -267,6 +267,13 @@ def test_a_file_in_place_of_the_folder_is_refused(data, tmp_path):
         run(recipe(data), tmp_path / "run", overwrite=True)
 
 
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_read(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))
+    with pytest.raises(CheckpointError, match=f"no permission to write in {tmp_path}"):
+        train(recipe(data), tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_folder_is_used(data, tmp_path):
     (tmp_path / "run").mkdir()
     assert run(recipe(data, steps=1), tmp_path / "run")[0].step == 1
