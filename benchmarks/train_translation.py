@@ -1,11 +1,16 @@
-"""Training speed of a translation model against a plain loop over transformers' MarianMTModel, in one interleaved run.
+"""Training speed of a translation model against a plain loop over transformers' MarianMTModel and against Eole, in one
+interleaved run.
 
-    python benchmarks/train_translation.py [--size tiny|base] [--rounds 7] [--steps 6] [--threads 0]
+    python benchmarks/train_translation.py [--size tiny|base] [--rounds 7] [--steps 6] [--threads 0] [--peer-python PYTHON]
 
 Every contender is a process of its own (glibc reads its allocator settings when a process starts) that takes the same
 updates on the same batches of Multi30k when it is its turn. Speeds are source and target tokens a second, padding not
 counted; ratios are made within a round and reported as medians with their spread. Needs multi30k/train.en and
 multi30k/train.de under TRIPEL_DATA, or a connection to fetch them, and the package `transformers`.
+
+Eole takes part where the package `eole` is installed: in this Python, or in that of --peer-python, which need not have
+Tripel. fairseq does not: its last release, 0.12.2, cannot be imported in Python 3.11 or newer (its dataclasses have
+mutable defaults, a ValueError there), and this project needs 3.11.
 """
 
 from __future__ import annotations
@@ -13,18 +18,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from common import machine, markdown_table, spread, versions, write_result
+from peer_eole import DIFFERENCES
 from rich.console import Console
+from turns import Turns
 
 from tripel.data.batch import IGNORE, Batch
 from tripel.data.checks import DataConfig
@@ -57,6 +63,10 @@ CONTENDERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "transformers float32, allocator set": ("transformers", "float32", ALLOCATOR),
     "transformers bfloat16 autocast": ("transformers", "bfloat16", {}),
     "transformers bfloat16 autocast, allocator set": ("transformers", "bfloat16", ALLOCATOR),
+    "eole float32": ("eole", "float32", {}),
+    "eole float32, allocator set": ("eole", "float32", ALLOCATOR),
+    "eole bfloat16 autocast": ("eole", "bfloat16", {}),
+    "eole bfloat16 autocast, allocator set": ("eole", "bfloat16", ALLOCATOR),
 }
 
 
@@ -67,6 +77,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="updates of each contender in a round")
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
     parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS), metavar="CONTENDER")
+    parser.add_argument("--peer-python", default=sys.executable, metavar="PYTHON", help="the one that runs Eole")
     parser.add_argument("--worker", nargs=2, metavar=("CONTENDER", "BATCHES"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:
@@ -74,14 +85,29 @@ def main() -> None:
     if args.worker:
         work(args.worker[0], Path(args.worker[1]), args.size)
         return
+    if shutil.which(args.peer_python) is None:
+        parser.error(f"--peer-python: {args.peer_python} is not a program that can be run")
+    args.eole = eole_versions(args.peer_python)
+    if not args.eole:
+        print(f"Eole is left out: {args.peer_python} has no package `eole` (see --peer-python)", file=sys.stderr)
+        args.only = [name for name in args.only if CONTENDERS[name][0] != "eole"]
+    if not args.only:
+        parser.error("--only: no contender is left")
     with tempfile.TemporaryDirectory() as folder:
         batches = Path(folder) / "batches.pt"
-        prepare(batches, args.rounds * args.steps + args.steps)
+        prepare(batches, args.size, args.rounds * args.steps + args.steps)
         compete(args, batches)
 
 
-def prepare(path: Path, n: int) -> None:
-    """n updates' batches of about 4,096 target tokens each, of one length bucket each, as the trainer makes them."""
+def eole_versions(python: str) -> str:
+    """What Eole would run with in this Python, `eole 1.2, torch 3.4`; empty where it is not installed."""
+    probe = "from importlib.metadata import version as v; print(f\"eole {v('eole')}, torch {v('torch')}\")"
+    return subprocess.run([python, "-c", probe], capture_output=True, text=True).stdout.strip()
+
+
+def prepare(path: Path, size: str, n: int) -> None:
+    """All that the contenders need: sizes, settings and n updates' batches, of about 4,096 target tokens and one length
+    bucket each, as the trainer makes them."""
     splits = load_splits(DataConfig(train="multi30k/train"), "en", "de")
     config = TokenizerConfig(vocab_size=VOCABULARY)
     tokenizers = TokenizerPair.train(config, splits.train.sources, splits.train.targets)
@@ -96,17 +122,26 @@ def prepare(path: Path, n: int) -> None:
     steps = iter(loader)
     updates = [vars(batch) for _ in range(n) for batch in next(steps)]
     steps.close()  # type: ignore[attr-defined]
-    torch.save({"vocabulary": vocabulary.model_dump(), "batches": updates}, path)
+    torch.save(
+        {
+            "vocabulary": vocabulary.model_dump(),
+            "model": CATALOG[f"transformer_{size}"]().model_dump(),
+            "settings": {"rate": RATE, "smoothing": SMOOTHING, "seed": SEED},
+            "batches": updates,
+        },
+        path,
+    )
 
 
 def compete(args: argparse.Namespace, batches: Path) -> None:
     workers = {name: start(name, batches, args) for name in args.only}
-    parameters = {name: turn(worker, args.steps)["parameters"] for name, worker in workers.items()}  # also warms up
+    first = {name: turn(name, worker, args.steps) for name, worker in workers.items()}  # to warm up
+    parameters = {name: result["parameters"] for name, result in first.items()}
     speeds: dict[str, list[float]] = {name: [] for name in workers}
     losses = {}
     for done in range(args.rounds):
         for name, worker in workers.items():
-            result = turn(worker, args.steps)
+            result = turn(name, worker, args.steps)
             speeds[name].append(result["tokens"] / result["seconds"])
             losses[name] = result["loss"]
         latest = ", ".join(f"{name} {speed[-1]:,.0f}" for name, speed in speeds.items())
@@ -135,6 +170,8 @@ def report(
     table = markdown_table(header, rows)
     print(table)
     threads = args.threads or torch.get_num_threads()
+    options = " ".join(sys.argv[1:]).replace(args.peer_python, "PYTHON")  # no path of one machine in a table
+    with_eole = any(CONTENDERS[name][0] == "eole" for name in speeds)
     write_result(
         f"train_translation{'' if args.size == 'tiny' else f'_{args.size}'}",
         title=f"Training a transformer_{args.size}: source and target tokens a second",
@@ -143,32 +180,37 @@ def report(
             f"Median (smallest to largest) of {args.rounds} interleaved rounds of {args.steps} updates; ratios within "
             f"a round. Multi30k en-de, shared BPE of {VOCABULARY:,}, about {TOKENS:,} target tokens an update, label "
             f"smoothing {SMOOTHING}, AdamW, gradient clipping, {threads} threads.",
+            *([DIFFERENCES] if with_eole else []),
             f"Machine: {machine()}; load average over the last 15 minutes {os.getloadavg()[2]:.1f}, this run included. "
-            f"Versions: {versions('torch', 'transformers')}.",
-            f"Command: `python benchmarks/train_translation.py {' '.join(sys.argv[1:])}`",
+            f"Versions: {versions('torch', 'transformers')}{f'; {args.eole}' if with_eole else ''}.",
+            f"Command: `python benchmarks/train_translation.py {options}`",
         ],
     )
 
 
 def start(name: str, batches: Path, args: argparse.Namespace) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--worker", name, str(batches), "--size", args.size]
-    environment = os.environ | CONTENDERS[name][2]
+    who, precision, environment = CONTENDERS[name]
+    if who == "eole":
+        worker = Path(__file__).with_name("peer_eole.py")
+        command = [args.peer_python, str(worker), str(batches), "--precision", precision]
+    else:
+        command = [sys.executable, __file__, "--worker", name, str(batches), "--size", args.size]
     return subprocess.Popen(
         [*command, "--threads", str(args.threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=os.environ | environment,
     )
 
 
-def turn(worker: subprocess.Popen[str], n_steps: int) -> dict[str, Any]:
+def turn(name: str, worker: subprocess.Popen[str], n_steps: int) -> dict[str, Any]:
     """Let a worker take n_steps updates while the others wait."""
     assert worker.stdin is not None and worker.stdout is not None
     print(n_steps, file=worker.stdin, flush=True)
     line = worker.stdout.readline()
     if not line:
-        raise SystemExit(f"{worker.args[3]} ended before its turn was over")  # type: ignore[index]
+        raise SystemExit(f"{name} ended before its turn was over")
     return json.loads(line)
 
 
@@ -180,31 +222,6 @@ def work(name: str, path: Path, size: str) -> None:
     who, precision, _ = CONTENDERS[name]
     turns = Turns([Batch(**batch) for batch in stored["batches"]])
     (train_tripel if who == "tripel" else train_transformers)(config, vocabulary, precision, turns)
-
-
-class Turns:
-    """Gives out batches, one update's at a time, when the parent asks for updates on standard input; when they are done
-    answers with a line of JSON. A trainer takes it for its loader."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
-        self.parameters, self.loss = 0, 0.0  # told by the loop that trains
-
-    def __iter__(self) -> Iterator[list[Batch]]:
-        batches = iter(self.batches)
-        for line in sys.stdin:
-            mine = [next(batches) for _ in range(int(line))]
-            start = time.perf_counter()
-            for batch in mine:
-                yield [batch]
-            answer = {
-                "seconds": time.perf_counter() - start,
-                "tokens": sum(batch.tokens for batch in mine),
-                "loss": self.loss,
-                "parameters": self.parameters,
-            }
-            print(json.dumps(answer), flush=True)
-        sys.exit()
 
 
 def train_tripel(config: EncoderDecoderConfig, vocabulary: Vocabulary, precision: Any, turns: Turns) -> None:
