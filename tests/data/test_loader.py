@@ -73,9 +73,24 @@ def test_the_shares_of_the_ranks_make_up_the_step_and_are_balanced(world_size):
     one = plan(*lengths(3000))
     for index, step in enumerate(one.steps):
         shares = [one.share(index, rank, world_size) for rank in range(world_size)]
-        dealt = sorted(row.tolist() for share in shares for row in share)
-        assert dealt == sorted(row.tolist() for row in step)
-        assert max(map(len, shares)) - min(map(len, shares)) <= 2
+        dealt = sorted(row for share in shares for micro in share for row in micro.tolist())
+        assert dealt == sorted(row for micro in step for row in micro.tolist())
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        whole = {tuple(micro.tolist()) for micro in step}
+        n_whole = sum(tuple(micro.tolist()) in whole for share in shares for micro in share)
+        assert n_whole >= len(step) // world_size * world_size, "only what is left over is divided"
+
+
+def test_the_shares_of_the_ranks_are_nearly_equal_work():
+    one = plan(*lengths(3000))
+    _, target = lengths(3000)
+    work = np.array(
+        [
+            [sum(len(micro) * target[micro].max() for micro in one.share(index, rank, 2)) for rank in range(2)]
+            for index in range(len(one.steps))
+        ]
+    )
+    assert work.max(axis=1).sum() < 1.1 * work.mean(axis=1).sum()
 
 
 def test_an_example_longer_than_the_budget_is_a_micro_batch_by_itself():
@@ -152,11 +167,16 @@ def test_two_ranks_together_have_the_steps_of_one():
     alone = take(make_loader(), 15)
     ranks = [take(make_loader(rank=rank, world_size=2), 15) for rank in range(2)]
     for step, *shares in zip(alone, *ranks, strict=True):
-        assert sorted(step) == sorted(batch for share in shares for batch in share)
+        assert sorted(rows_of(step)) == sorted(row for share in shares for row in rows_of(share))
+
+
+def rows_of(batches):
+    return [row for _, rows in batches for row in rows]
 
 
 def test_a_rank_may_have_nothing_in_a_step():
-    shares = [take(make_loader(micro_tokens=1000, rank=rank, world_size=4), 3) for rank in range(4)]
+    """When there are more ranks than sentences in a step."""
+    shares = [take(make_loader(tokens_per_step=20, micro_tokens=20, rank=rank, world_size=40), 3) for rank in range(40)]
     assert [] in [step for share in shares for step in share]
 
 

@@ -23,7 +23,8 @@ class Plan:
     padding_share: float
 
     def share(self, step: int, rank: int, world_size: int) -> list[np.ndarray]:
-        """The micro-batches of a step that fall to a rank: largest first, each to the rank with the least so far.
+        """The micro-batches of a step that fall to a rank: as many whole ones to each, largest first, each to the rank
+        with the least so far; those left over are divided among all by rows.
 
         The same on every rank, so that the shares are disjoint and complete. May be empty.
         """
@@ -31,12 +32,15 @@ class Plan:
         if world_size == 1:
             return micros
         loads, mine = [0] * world_size, []
-        for micro in np.argsort(-self.padded_tokens[step], kind="stable"):
+        by_size = np.argsort(-self.padded_tokens[step], kind="stable")
+        n_whole = len(micros) // world_size * world_size
+        for micro in by_size[:n_whole]:
             taker = loads.index(min(loads))
             loads[taker] += int(self.padded_tokens[step][micro])
             if taker == rank:
                 mine.append(micros[micro])
-        return mine
+        parts = (micros[micro][rank::world_size] for micro in by_size[n_whole:])
+        return mine + [part for part in parts if len(part)]
 
 
 def make_plan(
