@@ -37,6 +37,12 @@ def test_german_articles_decline():
     assert de.ein_word("euer", "nom", "m") == "euer"
     assert de.relative("dat", "p") == "denen"
     assert [de.possessive_alone("mein", "nom", g) for g in "mfnp"] == ["meiner", "meine", "meins", "meine"]
+    assert [de.possessive_alone("ihr", "nom", g) for g in "mfnp"] == ["ihrer", "ihre", "ihres", "ihre"]
+    assert [de.possessive_alone(stem, "acc", "n") for stem in ("dein", "unser", "euer")] == [
+        "deins",
+        "unseres",
+        "eures",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -237,6 +243,7 @@ def test_french_articles_and_pronouns_contract_and_elide(words, written):
 def test_french_possessives_avoid_the_hiatus():
     assert fr.possessive(1, False, "f", False, "amie") == "mon"
     assert fr.possessive(1, False, "f", False, "sœur") == "ma"
+    assert fr.possessive(1, False, "f", False, "haute", BOOK.aspirated) == "ma"
     assert fr.possessive(3, True, "m", True, "amis") == "leurs"
     assert fr.possessive_alone(3, False, "f", False) == "sienne"
 

@@ -186,8 +186,10 @@ def _relative(draft: Draft, gender: str | None, owner: NounPhrase | None) -> Nou
 
 def _fits_owner(noun: Noun, owner: NounPhrase) -> bool:
     """Husbands and wives, skirts and blouses are given to whom a reader expects them of."""
-    if owner.is_plural or not noun.classes & {"partner", "womenswear"}:
-        return "partner" not in noun.classes
+    if not noun.classes & {"partner", "womenswear"}:
+        return True
+    if owner.is_plural:
+        return False
     gender = owner.english_gender() if owner.person == 3 else owner.gender
     if gender is None:
         return True
@@ -279,7 +281,7 @@ def thing(
     np = NounPhrase(draft.node(), "noun", noun, determiner, plural)
     if owner is not None and not _fits_owner(noun, owner):
         raise Unsayable("not this person's")
-    if determiner == "a" and owner is not None and owner.is_plural and "worn" in noun.classes:
+    if determiner in ("a", "the") and not plural and owner is not None and owner.is_plural and "worn" in noun.classes:
         raise Unsayable("one coat for several people")
     if determiner == "own":
         if owner is not None and owner.kind == "nobody":
@@ -330,28 +332,36 @@ def fill(
     if choice.source.startswith(("at:", "to:")):
         relation, _, source = choice.source.partition(":")
         return place(draft, relation, source)
-    if choice.source == "people":
-        return _other_person(draft, subject)
+    if choice.source in ("people", "others"):
+        return _other_person(draft, subject, may_be_own=choice.source == "people")
     codes = choice.determiners
     if general:
         codes = "P" if "P" in codes else codes.replace("a", "").replace("n", "") or "t"
     elif not usual:
         codes = codes.replace("n", "") or "t"
-    share = ADJECTIVE_SHARE * choice.adjectives
-    np = thing(draft, choice.source, codes, owner=subject, adjective_share=share, excluded=choice.excluded)
+    code = draft.random.choice(codes)
+    # what is not eaten or liked is named without praise or blame: no one "doesn't like delicious cakes"
+    is_plain = not usual and (code in "aP" or "s" in predicate.tenses)
+    share = 0.0 if is_plain else ADJECTIVE_SHARE * choice.adjectives
+    np = thing(draft, choice.source, code, owner=subject, adjective_share=share, excluded=choice.excluded)
     assert np.noun is not None
     draft.related.append((f"v:{predicate.key}", f"n:{np.noun.english}"))
     return np
 
 
-def _other_person(draft: Draft, subject: NounPhrase) -> NounPhrase:
-    """Somebody other than the subject; relatives are the subject's own."""
+def _other_person(draft: Draft, subject: NounPhrase, *, may_be_own: bool = True) -> NounPhrase:
+    """Somebody other than the subject; relatives are the subject's own, or never (nobody says that he knows his mother)."""
     owner = subject if subject.kind in ("pronoun", "name", "title") or subject.person == 1 else None
-    np = person(draft, "people", owner=owner if draft.chance(0.7) else None)
+    np = person(draft, "people", owner=owner if may_be_own and draft.chance(0.7) else None)
+    if not may_be_own and np.owner is not None and np.owner.kind == "pronoun" and np.owner.person == subject.person:
+        raise Unsayable("one's own mother is known")
     same = np.kind == "pronoun" and np.person < 3 and np.person == subject.person
     same_third = np.kind == "pronoun" and np.person == 3 and subject.kind == "pronoun" and subject.person == 3
     if same or same_third:
         raise Unsayable("a reflexive")
+    spouse_of = subject.owner if subject.noun is not None and "partner" in subject.noun.classes else None
+    if spouse_of is not None and np.kind == "pronoun" and np.person == spouse_of.person:
+        raise Unsayable("my wife visits me")
     return np
 
 
@@ -364,7 +374,7 @@ def sayable_subjects(book: Lexicon) -> int:
 def number_of_objects(book: Lexicon, choice: ObjectChoice) -> int:
     """How many different English phrases `fill` can draw for a choice: each noun with each determiner, plain and with each
     adjective; own, owner's and numbers counted once."""
-    if choice.source.startswith(("at:", "to:")) or choice.source == "people":
+    if choice.source.startswith(("at:", "to:")) or choice.source in ("people", "others"):
         return 0
     return sum(
         1 + choice.adjectives * sum(a.english not in choice.excluded for a in book.adjectives_of[noun.english])

@@ -132,14 +132,21 @@ def stressed_pronoun(person: int, is_plural: bool, gender: str | None) -> str:
     return "elle" if gender == "f" else "lui"
 
 
-def possessive(person: int, owner_plural: bool, gender: str, is_plural: bool, following: str) -> str:
-    """mon, ma, mes, notre ...; mon, ton, son also before a feminine that begins with a vowel."""
+def possessive(
+    person: int,
+    owner_plural: bool,
+    gender: str,
+    is_plural: bool,
+    following: str,
+    aspirated: frozenset[str] = frozenset(),
+) -> str:
+    """mon, ma, mes, notre ...; mon, ton, son also before a feminine that begins with a vowel (ma haute clôture)."""
     if owner_plural:
         return (("notre", "nos"), ("votre", "vos"), ("leur", "leurs"))[person - 1][is_plural]
     letter = "mts"[person - 1]
     if is_plural:
         return letter + "es"
-    return letter + ("a" if gender == "f" and not starts_with_vowel(following) else "on")
+    return letter + ("a" if gender == "f" and not starts_with_vowel(following, aspirated) else "on")
 
 
 _ALONE = {  # le mien: person -> masculine, feminine (one owner); nôtre, vôtre, leur (several)

@@ -147,7 +147,8 @@ def _determiner(np: NounPhrase, determiner: str, gender: str, plural: bool, core
             owner = np.owner
             assert owner is not None
             several = owner.plural("fr") or owner.is_formal
-            return [Token(forms.possessive(owner.person, several, gender, plural, following), mark, head)]
+            text = forms.possessive(owner.person, several, gender, plural, following, lexicon().aspirated)
+            return [Token(text, mark, head)]
         case "number":
             text = np.numeral[2]
             return [Token("une" if text == "un" and gender == "f" else text, mark, head)]

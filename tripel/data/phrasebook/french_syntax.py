@@ -98,10 +98,14 @@ def _verb_group(
     finite, tail, clitics_on_tail = _conjugated(c, verb, frame, subject, parts, person, plural, form)
     is_negated = c.negation or subject.kind == "nobody"
     ne = [Token("ne", (c.number + NOT,) if c.negation else (), subject.number)] if is_negated else []
-    middle = [t for a in c.adverbials if _position(a) == "mid" and a is not c.front for t in phrases.adverbial(a)]
+    inner = [a for a in c.adverbials if _position(a) == "mid" and a is not c.front]
+    inner.sort(key=lambda a: a.kind == "manner")  # il a déjà soigneusement repassé la chemise
     before = [] if clitics_on_tail else parts.clitics
-    if clitics_on_tail:
-        tail = [*tail[:-1], *parts.clitics, tail[-1]]
+    if clitics_on_tail:  # il vient de le repasser soigneusement: how it is done stands behind the infinitive
+        manner = [t for a in inner if a.kind == "manner" for t in phrases.adverbial(a)]
+        inner = [a for a in inner if a.kind != "manner"]
+        tail = [*tail[:-1], *parts.clitics, tail[-1], *manner]
+    middle = [t for a in inner for t in phrases.adverbial(a)]
     return [*ne, *before, finite, *_second_negation(c), *middle, *tail]
 
 
@@ -224,6 +228,11 @@ def _slot(c: Clause, part: Slot, found: _Parts) -> None:
             "de" if _negates_articles(c) and preposition == "" and not generic and filler.is_indefinite() else generic
         )
         found.complements += phrases.noun_phrase(filler, article)
+    elif filler.kind == "pair":  # à sa femme et à moi: each has the preposition
+        first, second = filler.members
+        link = Token("et", (filler.number,))
+        mark = _preposition(c, preposition)
+        found.complements += [*mark, *phrases.noun_phrase(first), link, *mark, *phrases.noun_phrase(second)]
     else:
         governed = generic or ("de" if preposition.split()[-1] == "de" and filler.determiner == "bare" else "")
         words = phrases.noun_phrase(filler, governed)

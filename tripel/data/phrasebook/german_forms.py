@@ -42,11 +42,11 @@ def der_word(stem: str, case: str, gender: str) -> str:
 
 
 def possessive_alone(stem: str, case: str, gender: str) -> str:
-    """A possessive without its noun: meiner, meine, meins."""
+    """A possessive without its noun: meiner, meine, meins; but ihres, unseres."""
     ending = _cell(_PRONOUN_ENDING, case, gender)
-    if ending == "es" and case in ("nom", "acc"):
-        ending = "s"
-    return ("eur" if stem == "euer" and ending != "s" else stem) + ending
+    if ending == "es" and stem.endswith("ein"):
+        ending = "s" if case in ("nom", "acc") else ending
+    return ("eur" if stem == "euer" else stem) + ending
 
 
 def adjective(stem: str, declension: str, case: str, gender: str) -> str:

@@ -4,7 +4,7 @@
     dass          | er  ihr  vielleicht  den Brief  nicht   schreiben können wird (subordinate clause, verb last)
     front    finite  middle field                           verbal end
 
-The middle field is filled by rank: subject, pronouns (accusative before dative), time, names, frequency, dative,
+The middle field is filled by rank: subject, pronouns (accusative before dative), names, time, frequency, dative,
 gern, definite accusative, nicht, manner, place, indefinite accusative, prepositional objects, fixed words and directions.
 """
 
@@ -37,8 +37,8 @@ from tripel.data.phrasebook.tree import (
     REFLEXIVE,
     PRONOUN_DAT,
     FREQ_NOW,
-    TIME,
     NAME,
+    TIME,
     FREQ,
     DATIVE,
     GLADLY,
@@ -156,7 +156,9 @@ def _particles(c: Clause, kein: bool) -> list[tuple[int, list[Token]]]:
         words = {"yet": "noch nicht", "anymore": "nicht mehr"}.get(c.negation, "nicht")
         particles.append((NICHT, [Token(word, mark) for word in words.split()]))
     if c.modal in ADVERB_MODALS:
-        particles.append((NOT_GLADLY if c.negation else GLADLY, [Token(ADVERB_MODALS[c.modal], (c.number + MODAL,))]))
+        # gern follows whom it is about, lieber goes before: Sie besucht Eva gern. Sie besucht lieber Eva.
+        rank = NOT_GLADLY if c.negation else FREQ_NOW if c.modal == "prefer" else GLADLY
+        particles.append((rank, [Token(ADVERB_MODALS[c.modal], (c.number + MODAL,))]))
     if c.tense in ("just", "was-doing"):
         particles.append((FREQ_NOW, [Token("gerade", (c.number + AUX,))]))
     return particles

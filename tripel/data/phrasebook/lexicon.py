@@ -56,6 +56,7 @@ def lexicon() -> Lexicon:
     adjectives = [_adjective(row) for row in read_table("adjectives.tsv", 10)]
     aspirated |= {form for row in read_table("adjectives.tsv", 10) for form in _aspirated_forms(row[6], row[7])}
     geography = read_table("geography.tsv", 7)
+    aspirated |= {word.lower() for row in geography for word in _aspirated_forms(*row[6].split())}
     names = read_table("names.tsv", 3)
     book = Lexicon(
         nouns=nouns,
@@ -65,7 +66,12 @@ def lexicon() -> Lexicon:
         places={row[0]: _place(row) for row in read_table("places.tsv", 5)},
         relations={name: _place(("", en, de, de, fr)) for name, en, de, fr in read_table("relations.tsv", 4)},
         regions=[
-            Region(frozenset(k.split()), en, {"at": at, "to": to, "from": of}, {"at": f_at, "to": f_at, "from": f_of})
+            Region(
+                frozenset(k.split()),
+                en,
+                {"at": at, "to": to, "from": of},
+                {"at": f_at, "to": f_at, "from": f_of.replace("*", "")},
+            )
             for k, en, at, to, of, f_at, f_of in geography
         ],
         first_names=[(name, gender) for kind, name, gender in names if kind == "first"],
@@ -191,7 +197,7 @@ def _predicate(row: tuple[str, ...]) -> Predicate:
 
 def _object_choice(text: str) -> ObjectChoice:
     slot, _, source = text.partition("=")
-    if source.startswith(("at:", "to:")) or source == "people":
+    if source.startswith(("at:", "to:")) or source in ("people", "others"):
         return ObjectChoice(slot, source, "", False)
     source, _, determiners = source.rpartition(":")
     determiners, _, excluded = determiners.partition("!")

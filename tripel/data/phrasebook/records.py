@@ -71,7 +71,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class ObjectChoice:
-    """One way to fill a slot: a noun class with determiner codes, "people", or a place ("at:class", "to:class")."""
+    """One way to fill a slot: a noun class with determiner codes, people, others, or a place ("at:class", "to:class")."""
 
     slot: str
     source: str

@@ -91,7 +91,10 @@ def draw(draft: Draft, name: str, spec: Spec, parts: dict[str, Part]) -> Part:
     if "who" in spec:
         return _person(draft, spec["who"], parts)
     if "phrase" in spec:
-        return Adverbial(draft.node(), "time", draft.random.choice(draft.book.phrases_by_group[spec["phrase"]]))
+        phrase = draft.random.choice(draft.book.phrases_by_group[spec["phrase"]])
+        if f"a:{phrase.english}" in draft.words:
+            raise Unsayable("the same adjective twice")
+        return Adverbial(draft.node(), "time", phrase)
     if "place" in spec:
         return choose.place(draft, spec["relation"], draft.random.choice(spec["place"].split()))
     if "beside" in spec:
@@ -254,6 +257,8 @@ def _clause(draft: Draft, name: str, spec: Spec, parts: dict[str, Part]) -> Clau
     subject = given if given is not None else _subject(draft, predicate, spec)
     c = Clause(draft.node(), predicate, subject, tense=_TREE_TENSE.get(tense, tense))
     c.is_contracted = draft.is_contracted
+    if f"v:{predicate.key}" in draft.words:
+        raise Unsayable("the same verb twice")
     draft.words.add(f"v:{predicate.key}")
     if subject.kind == "noun" and subject.noun is not None:
         draft.related.append((f"v:{predicate.key}", f"n:{subject.noun.english}"))
@@ -261,7 +266,7 @@ def _clause(draft: Draft, name: str, spec: Spec, parts: dict[str, Part]) -> Clau
         c.modal = draft.random.choice(spec["modal"].split())
         c.tense = spec.get("modal-tense", "present")
     _negate(draft, c, spec)
-    _fill_slots(draft, c, spec, parts, tense == "habitual")
+    _fill_slots(draft, c, spec, parts, tense in ("habitual", "simple-habit", "used-to"))
     _add_adverbials(draft, c, spec, tense)
     return c
 
@@ -324,7 +329,8 @@ def _fill_slots(draft: Draft, c: Clause, spec: Spec, parts: dict[str, Part], is_
             continue
         choice = draft.random.choice([o for o in c.predicate.objects if o.slot == slot])
         general = c.modal in ("like", "prefer") or is_habit
-        c.slots[slot] = choose.fill(draft, choice, c.predicate, c.subject, not c.negation, general)
+        usual = not c.negation and c.subject.kind != "nobody"
+        c.slots[slot] = choose.fill(draft, choice, c.predicate, c.subject, usual, general)
 
 
 def _given_filler(draft: Draft, c: Clause, slot: str, who: str, parts: dict[str, Part]) -> NounPhrase:
@@ -376,9 +382,12 @@ def _time_group(draft: Draft, c: Clause, tense: str) -> str:
 
 
 def _from_table(draft: Draft, group: str, predicate: Predicate | None = None) -> Adverbial:
-    """predicate: one of a fixed time of day (to have breakfast) takes only phrases that name no other."""
+    """predicate: one of a fixed time of day (to have breakfast) takes only phrases that name no other, one of the moment (to
+    laugh) no longer stretch of time."""
     phrases = draft.book.phrases_by_group[group]
-    if predicate is not None and "d" in predicate.tenses and group in ("past", "future", "now"):
+    if predicate is not None and "o" in predicate.tenses and group == "now":
+        phrases = draft.book.phrases_by_group["instant"]
+    elif predicate is not None and "d" in predicate.tenses and group in ("past", "future", "now"):
         phrases = [p for p in phrases if "day" in p.groups]
     phrase = draft.random.choice(phrases)
     return Adverbial(draft.node(), phrase.kind, phrase)
