@@ -75,7 +75,7 @@ def _holds_demo(out: Path, recipe: Recipe) -> bool:
     except (CheckpointError, RecipeError) as error:
         raise InputError(
             "the folder holds something else than this demo",
-            given=f"{out}: {error}",
+            given=f"{out}: {error.what}",
             expected="a new or empty folder, or this demo's own",
             mend="name another folder with --out, or remove this one",
         ) from None
