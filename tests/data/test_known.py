@@ -10,6 +10,7 @@ import pytest
 
 from tripel.data import known
 from tripel.data.known import KNOWN, KnownFile, KnownSet, get, list_known
+from tripel.data.made import MADE
 from tripel.errors import DataError
 
 CONTENT = "".join(f"line {n * n}\n" for n in range(20_000)).encode()
@@ -169,7 +170,7 @@ def test_an_unknown_set_names_the_nearest_one(tmp_path):
 
 def test_every_known_set_has_an_address_a_licence_and_a_checksum_and_is_listed():
     assert set(KNOWN) == {"multi30k", "tatoeba", "shakespeare", "fashion-mnist"}
-    assert list_known().row_count == len(KNOWN)
+    assert list_known().row_count == len(KNOWN) + len(MADE)
     for known_set in KNOWN.values():
         assert known_set.licence and known_set.size > 0
         assert len({file.name for file in known_set.files}) == len(known_set.files)
