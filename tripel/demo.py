@@ -5,6 +5,9 @@ It types for the person what the person could type: train the recipe `demo`, eva
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +101,9 @@ def _show(recipe: Recipe, out: Path, console: Console) -> None:
     console.print(view)
     _say(console, f"the same as a picture: {view.save_png(out / 'attention.png')}")
     _say(console, "\nNow it is yours")
-    commands = {
+    activate = Path(os.path.relpath(sys.prefix), "bin", "activate")
+    first = {f". {activate}": "once in each terminal"} if shutil.which("tripel") is None and activate.exists() else {}
+    commands = first | {
         f"tripel translate {out}": "type sentences and see them translated",
         f"tripel evaluate {out}": "all scores, with their signatures",
         f"tripel train translate-en-{target} --out runs/en-{target}": "real captions; see `tripel data list`",
