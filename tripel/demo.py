@@ -18,9 +18,9 @@ from tripel import checkpoint
 from tripel.data.known import data_folder
 from tripel.data.made import MADE
 from tripel.data.names import find_pair
-from tripel.data.phrasebook.generator import TARGETS
+from tripel.data.phrasebook.generator import check_target
 from tripel.data.readers import read_pairs
-from tripel.errors import CheckpointError, InputError, RecipeError, nearest
+from tripel.errors import CheckpointError, InputError, RecipeError
 from tripel.evaluate import evaluate
 from tripel.inspection.attention import cross_attention
 from tripel.pipelines.load import load
@@ -36,7 +36,7 @@ _SECONDS_PER_WORD = 0.08  # at a terminal, so that an eye can follow
 def demo(target: str, out: Path, console: Console) -> bool:
     """Train (or reuse, or go on with) the demo's model in `out` and show it; False when it was interrupted.
 
-    target: de or fr. Raises InputError for another language or a folder that holds something else.
+    target: de or fr. Raises DataError for another language, InputError for a folder that holds something else.
     """
     recipe = demo_recipe(target)
     resume = _holds_demo(out, recipe)
@@ -56,15 +56,8 @@ def demo(target: str, out: Path, console: Console) -> bool:
 
 
 def demo_recipe(target: str) -> Recipe:
-    """The recipe `demo`, into this language. Raises InputError naming the languages there are."""
-    if target not in TARGETS:
-        close = nearest(target, TARGETS)
-        raise InputError(
-            "the phrasebook does not translate into this language",
-            given=target,
-            expected=" or ".join(TARGETS),
-            mend=f"use --target {close or TARGETS[0]}",
-        )
+    """The recipe `demo`, into this language. Raises DataError naming the languages there are."""
+    check_target(target)
     data = [f"data.{split}=phrasebook-{target}/{split}" for split in ("train", "valid", "test")]
     return Recipe.load("demo", [f"task.target={target}", *data])
 

@@ -11,7 +11,7 @@ from rich.console import Console
 import tripel.demo
 from tripel.data import made
 from tripel.demo import demo, demo_recipe
-from tripel.errors import InputError
+from tripel.errors import DataError, InputError
 from tripel.training.log import RunLog
 
 SMALL = (
@@ -102,7 +102,7 @@ def test_french_and_a_narrow_pipe(tmp_path):
 
 
 def test_an_unknown_language_names_those_there_are(tmp_path):
-    with pytest.raises(InputError, match="de or fr"):
+    with pytest.raises(DataError, match="de or fr"):
         demo_recipe("es")
 
 

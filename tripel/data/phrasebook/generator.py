@@ -96,8 +96,8 @@ def generate(target: Target, count: int, seed: int) -> PhrasebookSplits:
     return splits
 
 
-def check_request(target: str, count: int) -> None:
-    """Raises DataError unless there are that many training sentences into that language."""
+def check_target(target: str) -> None:
+    """Raises DataError unless the phrasebook translates into that language."""
     if target not in TARGETS:
         close = nearest(target, TARGETS)
         raise DataError(
@@ -106,6 +106,11 @@ def check_request(target: str, count: int) -> None:
             expected=" or ".join(TARGETS),
             mend=f"Use --target {close or 'de'}.",
         )
+
+
+def check_request(target: str, count: int) -> None:
+    """Raises DataError unless there are that many training sentences into that language."""
+    check_target(target)
     if not 1 <= count <= capacity(target):
         raise DataError(
             "The phrasebook cannot make that many training sentences.",
