@@ -122,11 +122,10 @@ def translate(
     if text and input is not None:
         raise InputError("texts and --input exclude each other", given=input, mend="leave one of them out")
     translator = load(run)
-    if prompt.wanted(text, input) and format == "lines":
-        with files.writing(output) as out:
-            prompt.converse(translator, out, console=_err, settings=chosen)
-        return
     with files.writing(output) as out:
+        if prompt.wanted(text, input) and format == "lines":
+            prompt.converse(translator, out, console=_err, settings=chosen)
+            return
         if text and not stream:
             files.translate_texts(translator, text, out, console=_err, prefix=prefix, settings=chosen)
             return

@@ -150,7 +150,7 @@ def _not_found(name: str, bases: list[Path], endings: str) -> DataError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     known = name.split("/")[0]
     ways = [f"did you mean {' or '.join(near)}?"] * bool(near)
-    ways += [f"tripel data get {known}"] * (known in KNOWN)  # those made here were made
+    ways += [f"tripel data get {known}"] * (known in KNOWN)
     if not ways:
         ways = ["give a path, or put the files under $TRIPEL_DATA; `tripel data list` shows the sets that can be had"]
     return DataError(
