@@ -20,7 +20,7 @@ from tripel.config import Config
 from tripel.data.checks import DataConfig
 from tripel.decode.search import DecodeConfig
 from tripel.errors import RecipeError, nearest
-from tripel.models.config import ModelConfig
+from tripel.models.config import EncoderDecoderConfig, ModelConfig
 from tripel.tasks.translation import TranslationTask
 from tripel.text.tokenizer import TokenizerConfig
 from tripel.training.optim import OptimConfig
@@ -29,7 +29,7 @@ from tripel.training.trainer import TrainConfig
 
 @dataclass(frozen=True)
 class Cell:
-    """One supported combination. mixers: allowed on every side. wirings: the family's own first."""
+    """One supported combination. mixers: allowed on every side. wirings, norms: the family's own first."""
 
     family: str
     skeleton: str
@@ -37,12 +37,39 @@ class Cell:
     input: str
     task: str
     wirings: tuple[str, ...]
+    norms: tuple[str, ...]
     format: str
 
 
 # Feeds recipe validation, `tripel families`, the docs and the test parametrisation. Nothing else is supported.
+_BOTH = ("layer", "rms")
+_TEXT = ("tokens", "next-token")
 CELLS = (
-    Cell("Transformer (2017)", "encoder-decoder", ("attention",), "tokens", "translation", ("post", "pre"), "Marian"),
+    Cell(
+        "Transformer (2017)",
+        "encoder-decoder",
+        ("attention",),
+        "tokens",
+        "translation",
+        ("post", "pre"),
+        _BOTH,
+        "Marian",
+    ),
+    Cell("GPT", "decoder", ("attention",), *_TEXT, ("pre", "post"), ("layer",), "GPT2"),
+    Cell("GPT, modern", "decoder", ("attention",), *_TEXT, ("pre", "post"), ("rms",), "Llama"),
+    Cell("RNN language model", "decoder", ("rnn",), *_TEXT, ("none", "pre"), _BOTH, ""),
+    Cell("LSTM language model", "decoder", ("lstm",), *_TEXT, ("none", "pre"), _BOTH, ""),
+    Cell("Convolutional language model", "decoder", ("conv",), *_TEXT, ("pre",), _BOTH, ""),
+    Cell(
+        "Recurrent or convolutional translation",
+        "encoder-decoder",
+        ("lstm", "rnn", "conv", "attention"),
+        "tokens",
+        "translation",
+        ("pre", "post"),
+        _BOTH,
+        "",
+    ),
 )
 
 
@@ -52,7 +79,7 @@ class Recipe(Config):
     task: TranslationTask
     data: DataConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = EncoderDecoderConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     decode: DecodeConfig = DecodeConfig()
@@ -100,16 +127,16 @@ class Recipe(Config):
 def check_cell(recipe: Recipe) -> Cell:
     """The cell a recipe falls into. Raises RecipeError naming the nearest when there is none."""
     model = recipe.model
-    mixers = {model.encoder.mixer.kind, model.decoder.mixer.kind}
+    mixers = {stack.mixer.kind for stack in model.stacks().values()}
     for cell in CELLS:
         fits = cell.skeleton == model.kind and cell.task == recipe.task.kind and mixers <= set(cell.mixers)
-        if fits and model.wiring in cell.wirings:
+        if fits and model.wiring in cell.wirings and model.norm in cell.norms:
             return cell
-    given = f"{model.kind} with {', '.join(sorted(mixers))}, wiring {model.wiring}, for {recipe.task.kind}"
+    given = f"{model.kind} with {', '.join(sorted(mixers))}, wiring {model.wiring}, norm {model.norm}, for {recipe.task.kind}"
 
     def likeness(cell: Cell) -> int:
         same = (cell.skeleton == model.kind, cell.task == recipe.task.kind, model.wiring in cell.wirings)
-        return sum(same) + len(mixers & set(cell.mixers))
+        return sum(same) + 2 * (mixers <= set(cell.mixers))
 
     best = max(CELLS, key=likeness)
     raise RecipeError(

@@ -51,10 +51,32 @@ def test_the_tiny_model_has_the_parameters_of_its_sizes():
 def test_a_catalog_model_is_as_deep_and_wide_as_it_says(name):
     config = CATALOG[name]()
     model = on_meta(config)
-    assert len(model.encoder.blocks) == config.encoder.n_layers
-    assert len(model.decoder.blocks) == config.decoder.n_layers
-    assert model.target_tokens.weight.shape == (PAPER_VOCABULARY, config.d_model)
+    for side, stack in config.stacks().items():
+        assert len(getattr(model, side).blocks) == stack.n_layers
+    weight, _ = model.head_parameters()
+    assert weight.shape == (PAPER_VOCABULARY, config.d_model)
     assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("gpt2", 124_439_808), ("gpt2_medium", 354_823_168), ("gpt2_large", 774_030_080), ("gpt2_xl", 1_557_611_200)],
+)
+def test_the_gpt2_models_have_the_published_parameters(name, published):
+    """What the released checkpoints hold; Radford et al. 2019 counted otherwise in their table 2 (117M, 345M ...)."""
+    assert count_parameters(on_meta(CATALOG[name](), 50_257)) == published
+
+
+def test_the_gpt2_models_have_the_parameters_of_hugging_faces_class():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    for name in ("gpt2", "gpt2_xl"):
+        config = CATALOG[name]()
+        with torch.device("meta"):
+            theirs = GPT2LMHeadModel(
+                GPT2Config(n_layer=config.n_layers, n_embd=config.d_model, n_head=config.mixer.n_heads)
+            )
+        assert count_parameters(theirs) == count_parameters(on_meta(config, 50_257))
 
 
 def test_a_matrix_that_is_used_twice_is_owned_and_counted_once():

@@ -8,13 +8,20 @@ from torch.autograd import gradcheck
 from tripel.data.batch import IGNORE
 from tripel.nn import MIXERS, build_mixer
 from tripel.nn.attention import EXPLICIT_KEYS, WHOLE_QUERIES, AttentionConfig, CrossAttention
-from tripel.nn.block import Block, FeedForward, Wiring
+from tripel.nn.block import ACTIVATIONS, Block, FeedForward, Wiring
 from tripel.nn.dropout import add_dropout, dropout
 from tripel.nn.embed import TokenEmbedding
+from tripel.nn.exact import LayerNorm
 from tripel.training.loss import cross_entropy_sum, r_drop_sum
 
 D, V = 4, 7
-ROWS = [(kind, causal) for kind, row in MIXERS.items() for causal in (True, False) if causal or not row.causal_only]
+EXAMPLES = {f"{kind}-{name}": example.config for kind, row in MIXERS.items() for name, example in row.examples.items()}
+ROWS = [
+    (name, causal)
+    for name, config in EXAMPLES.items()
+    for causal in (True, False)
+    if causal or not MIXERS[config.kind].causal_only
+]
 
 
 def numbers(*shape, seed=1):
@@ -47,7 +54,7 @@ class _Runner(torch.nn.Module):
 @pytest.mark.parametrize(("kind", "causal"), ROWS)
 def test_a_mixers_gradients_are_those_of_finite_differences(kind, causal, padded, length):
     torch.manual_seed(0)
-    mixer = build_mixer(MIXERS[kind].example(), D, causal=causal).double()
+    mixer = build_mixer(EXAMPLES[kind], D, causal=causal).double().eval()
     valid_BT = torch.arange(length) < torch.tensor([[length], [length - 1]]) if padded else None
     real_BT = torch.ones(2, length, dtype=torch.bool) if valid_BT is None else valid_BT
     check(mixer, lambda m, x: m(x, valid_BT=valid_BT)[real_BT], numbers(2, length, D))
@@ -65,10 +72,10 @@ def test_the_gradients_of_attention_with_dropout_are_those_of_the_draw_that_was_
     check(mixer, run, numbers(1, length, D))
 
 
-@pytest.mark.parametrize("kind", MIXERS)
+@pytest.mark.parametrize("kind", EXAMPLES)
 def test_the_gradient_through_a_state_is_that_of_one_call(kind):
     torch.manual_seed(0)
-    mixer, x_BTD = build_mixer(MIXERS[kind].example(), D, causal=True).double(), numbers(2, 1, D)
+    mixer, x_BTD = build_mixer(EXAMPLES[kind], D, causal=True).double().eval(), numbers(2, 1, D)
     with torch.no_grad():
         past_BTD = numbers(2, 3, D, seed=2)
 
@@ -82,7 +89,7 @@ def test_the_gradient_through_a_state_is_that_of_one_call(kind):
     torch.testing.assert_close(torch.autograd.grad(step(x_BTD), x_BTD), torch.autograd.grad(whole, x_BTD))
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "swiglu"])
 @pytest.mark.parametrize("kind", ["post", "pre", "none"])
 def test_a_blocks_gradients_are_those_of_finite_differences(kind, activation):
     torch.manual_seed(0)
@@ -91,7 +98,7 @@ def test_a_blocks_gradients_are_those_of_finite_differences(kind, activation):
         build_mixer(attention, D, causal=True),
         CrossAttention(attention, D, D),
         FeedForward(D, 5, activation),
-        lambda: Wiring(kind, D, norm_eps=1e-5, dropout=0.0),
+        lambda: Wiring(kind, LayerNorm(D) if kind != "none" else None, dropout=0.0),
     ).double()
     valid_BS = torch.tensor([[True] * 3, [True, True, False]])
 
@@ -223,7 +230,7 @@ def test_a_block_in_bfloat16_is_the_exact_one_up_to_rounding(kind, length):
         build_mixer(attention, 16, causal=True),
         CrossAttention(attention, 16, 16),
         FeedForward(16, 20, "relu"),
-        lambda: Wiring(kind, 16, norm_eps=1e-5, dropout=0.0),
+        lambda: Wiring(kind, LayerNorm(16), dropout=0.0),
     )
     block = block.bfloat16()  # rounded once, so that both begin from the same numbers
     x_BTD, memory_BSD, upstream_BTD = (torch.randn(4, length, 16).bfloat16() for _ in range(3))

@@ -72,7 +72,7 @@ def test_a_constant_rate_stays_at_its_peak():
 def test_muon_is_pytorchs_muon_on_plain_matrices(weight_decay):
     """PyTorch iterates in bfloat16, ours in the dtype of the weights: equal up to bfloat16's rounding."""
     ours, theirs = matrices(), matrices()
-    muon = Muon([(p, 1) for p in ours], lr=0.05, momentum=0.95, weight_decay=weight_decay)
+    muon = Muon([(p, p.shape[:1]) for p in ours], lr=0.05, momentum=0.95, weight_decay=weight_decay)
     peer = torch.optim.Muon(
         theirs, lr=0.05, momentum=0.95, weight_decay=weight_decay, nesterov=True, adjust_lr_fn="match_rms_adamw"
     )
@@ -89,7 +89,7 @@ def test_a_muon_update_is_its_formula():
     """Nesterov momentum, then U p(S) V^T, p five rounds of the quintic on the singular values of an SVD in float64."""
     lr, momentum, decay = 0.05, 0.9, 0.1
     (p,), expected = matrices([(7, 4)]), matrices([(7, 4)])[0].detach().double()
-    muon = Muon([(p, 1)], lr=lr, momentum=momentum, weight_decay=decay)
+    muon = Muon([(p, p.shape[:1])], lr=lr, momentum=momentum, weight_decay=decay)
     average = torch.zeros(7, 4, dtype=torch.float64)
     for seed in range(4):
         give_gradients([p], seed)
@@ -108,8 +108,8 @@ def test_a_muon_update_is_its_formula():
 def test_muon_treats_a_fused_matrix_map_by_map(n_maps):
     separate = matrices([(6, 5)] * n_maps)
     fused = torch.nn.Parameter(torch.cat([p.detach() for p in separate]))
-    one = Muon([(fused, n_maps)], lr=0.05, momentum=0.95, weight_decay=0.1)
-    many = Muon([(p, 1) for p in separate], lr=0.05, momentum=0.95, weight_decay=0.1)
+    one = Muon([(fused, (6,) * n_maps)], lr=0.05, momentum=0.95, weight_decay=0.1)
+    many = Muon([(p, p.shape[:1]) for p in separate], lr=0.05, momentum=0.95, weight_decay=0.1)
     for seed in range(3):
         give_gradients(separate, seed)
         fused.grad = torch.cat([p.grad for p in separate])
@@ -119,7 +119,7 @@ def test_muon_treats_a_fused_matrix_map_by_map(n_maps):
     whole = matrices([(6, 5)] * n_maps)
     whole_p = torch.nn.Parameter(torch.cat([p.detach() for p in whole]))
     whole_p.grad = fused.grad
-    Muon([(whole_p, 1)], lr=0.05, momentum=0.95, weight_decay=0.1).step()
+    Muon([(whole_p, whole_p.shape[:1])], lr=0.05, momentum=0.95, weight_decay=0.1).step()
     assert (whole_p - fused).norm() > 0.01
 
 
@@ -135,7 +135,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape):
 def test_a_matrix_without_a_gradient_is_left_alone():
     parameters = matrices()
     before = [p.detach().clone() for p in parameters]
-    muon = Muon([(p, 1) for p in parameters], lr=0.1, momentum=0.9, weight_decay=0.1)
+    muon = Muon([(p, p.shape[:1]) for p in parameters], lr=0.1, momentum=0.9, weight_decay=0.1)
     give_gradients(parameters[:1], 0)
     muon.step()
     assert not torch.equal(parameters[0], before[0])
@@ -150,7 +150,7 @@ def test_muon_takes_the_maps_between_hidden_states_and_adamw_the_rest():
     taken = {name for name, _, _ in hidden_matrices(model)}
     matrices = {name for name, p in model.named_parameters() if p.dim() == 2}
     assert taken == matrices - {"source_tokens.weight", "target_tokens.weight", "head.weight"}
-    fused = {name for name, _, n_maps in hidden_matrices(model) if n_maps > 1}
+    fused = {name for name, _, sizes in hidden_matrices(model) if len(sizes) > 1}
     assert fused == {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, FusedLinear)}
 
 

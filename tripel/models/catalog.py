@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tripel.models.config import EncoderDecoderConfig, StackConfig
-from tripel.nn import AttentionConfig
+from collections.abc import Callable
+
+from tripel.models.config import AnyModelConfig, DecoderConfig, EncoderDecoderConfig, StackConfig
+from tripel.nn import AttentionConfig, ConvConfig, LSTMConfig, RNNConfig
 
 
 def _transformer(n_layers: int, d_model: int, d_ff: int, n_heads: int, dropout: float) -> EncoderDecoderConfig:
@@ -26,8 +28,102 @@ def transformer_big() -> EncoderDecoderConfig:
     return _transformer(6, 1024, 4096, 16, 0.3)
 
 
-CATALOG = {
+def _gpt2(n_layers: int, d_model: int, n_heads: int) -> DecoderConfig:
+    """Pre-norm, learned positions, tanh-GELU, tied head (Radford et al. 2019, table 2 and section 2.3)."""
+    mixer = AttentionConfig(n_heads=n_heads, dropout=0.1)
+    return DecoderConfig(n_layers=n_layers, d_model=d_model, d_ff=4 * d_model, mixer=mixer, max_len=1024)
+
+
+def gpt2() -> DecoderConfig:
+    """12 layers, d_model 768, 12 heads: GPT-2 small (124 million parameters with its vocabulary of 50,257)."""
+    return _gpt2(12, 768, 12)
+
+
+def gpt2_medium() -> DecoderConfig:
+    """24 layers, d_model 1024, 16 heads: GPT-2 medium (355 million parameters)."""
+    return _gpt2(24, 1024, 16)
+
+
+def gpt2_large() -> DecoderConfig:
+    """36 layers, d_model 1280, 20 heads: GPT-2 large (774 million parameters)."""
+    return _gpt2(36, 1280, 20)
+
+
+def gpt2_xl() -> DecoderConfig:
+    """48 layers, d_model 1600, 25 heads: GPT-2 XL (1,558 million parameters)."""
+    return _gpt2(48, 1600, 25)
+
+
+def gpt_modern() -> DecoderConfig:
+    """A Llama-like model (Touvron et al. 2023): rotary positions, RMSNorm, SwiGLU, 4 shared key-value heads, no biases.
+
+    12 layers, d_model 768, 12 heads, d_ff 2048: of the size of GPT-2 small.
+    """
+    return DecoderConfig(
+        n_layers=12,
+        d_model=768,
+        d_ff=2048,
+        mixer=AttentionConfig(n_heads=12, n_kv_heads=4, rotary=True, bias=False),
+        activation="swiglu",
+        norm="rms",
+        bias=False,
+        positions="none",
+        max_len=1024,
+        dropout=0.0,
+    )
+
+
+def _recurrent(mixer: RNNConfig | LSTMConfig, n_layers: int, d_model: int, dropout: float) -> DecoderConfig:
+    """Layers of one recurrence straight after another, without norms, residual paths or feed-forward parts."""
+    return DecoderConfig(
+        n_layers=n_layers,
+        d_model=d_model,
+        d_ff=0,
+        mixer=mixer,
+        wiring="none",
+        positions="none",
+        initialisation="glorot",
+        head_bias=True,
+        dropout=dropout,
+        variational_dropout=True,
+        max_len=1024,
+    )
+
+
+def rnn_lm() -> DecoderConfig:
+    """Two tanh layers of 512 units: the recurrent language model of Mikolov et al. 2010, with a second layer."""
+    return _recurrent(RNNConfig(), 2, 512, 0.2)
+
+
+def lstm_lm() -> DecoderConfig:
+    """AWD-LSTM (Merity et al. 2018): three layers of 1,150 units on embeddings of 400, tied, weight drop 0.5 and
+    variational dropout. Between layers ours maps back to 400, so that every layer's input is of one width."""
+    return _recurrent(LSTMConfig(d_hidden=1150, weight_drop=0.5), 3, 400, 0.4)
+
+
+def conv_lm() -> DecoderConfig:
+    """Gated convolutions with residual paths (Dauphin et al. 2017): 12 layers of width 512, kernel 4, dilations 1, 2, 4."""
+    return DecoderConfig(
+        n_layers=12,
+        d_model=512,
+        d_ff=0,
+        mixer=ConvConfig(kernel=4, dilation=(1, 2, 4)),
+        positions="none",
+        dropout=0.1,
+        max_len=1024,
+    )
+
+
+CATALOG: dict[str, Callable[[], AnyModelConfig]] = {
     "transformer_tiny": transformer_tiny,
     "transformer_base": transformer_base,
     "transformer_big": transformer_big,
+    "gpt2": gpt2,
+    "gpt2_medium": gpt2_medium,
+    "gpt2_large": gpt2_large,
+    "gpt2_xl": gpt2_xl,
+    "gpt_modern": gpt_modern,
+    "rnn_lm": rnn_lm,
+    "lstm_lm": lstm_lm,
+    "conv_lm": conv_lm,
 }

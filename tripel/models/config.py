@@ -2,25 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tripel.config import Config
 from tripel.nn import AttentionConfig, MixerConfig
-from tripel.nn.block import Activation, WiringKind
+from tripel.nn.block import Activation, NormKind, WiringKind
 from tripel.nn.embed import PositionKind, SinusoidOrder
+
+Initialisation = Literal["glorot", "gpt2"]
 
 
 class StackConfig(Config):
-    """A stack of n_layers equal blocks around one kind of mixer. d_ff: None takes the model's."""
+    """A stack of n_layers equal blocks around one kind of mixer. d_ff: None takes the model's, 0 leaves it out."""
 
     n_layers: int = Field(default=6, ge=1, le=1000)
     mixer: MixerConfig = AttentionConfig()
-    d_ff: int | None = Field(default=None, ge=1, le=1 << 20)
+    d_ff: int | None = Field(default=None, ge=0, le=1 << 20)
 
 
-class EncoderDecoderConfig(Config):
+class SkeletonConfig(Config):
+    """What every skeleton has. d_ff 0: blocks without a feed-forward part. bias: of the feed-forward maps.
+
+    initialisation: `glorot` uniform maps (Glorot & Bengio 2010); `gpt2` normal with deviation 0.02, and 0.02 / sqrt(2
+    n_layers) for the maps that write to the residual stream (Radford et al. 2019, section 2.3).
+    variational_dropout: one dropout mask for all positions of a row (Gal & Ghahramani 2016).
+    """
+
+    d_model: int = Field(default=512, ge=2, le=65536)
+    d_ff: int = Field(default=2048, ge=0, le=1 << 20)
+    wiring: WiringKind = "post"
+    activation: Activation = "relu"
+    norm: NormKind = "layer"
+    norm_eps: float = Field(default=1e-5, gt=0)
+    bias: bool = True
+    positions: PositionKind = "sinusoidal"
+    sinusoid_order: SinusoidOrder = "halves"
+    embed_scale: bool = True
+    head_bias: bool = False
+    max_len: int = Field(default=512, ge=2, le=1 << 20)
+    initialisation: Initialisation = "glorot"
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    variational_dropout: bool = False
+
+    def stacks(self) -> dict[str, StackConfig]:
+        """The stacks by name: encoder, decoder or both."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> Self:
+        for side, stack in self.stacks().items():
+            n_heads = getattr(stack.mixer, "n_heads", 1)
+            if self.d_model % n_heads:
+                raise ValueError(
+                    f"d_model {self.d_model} is not divisible by {side}.mixer.n_heads {n_heads}; "
+                    f"use a number of heads that divides it"
+                )
+            if getattr(stack.mixer, "rotary", False) and self.d_model // n_heads % 2:
+                raise ValueError(
+                    f"rotary positions turn pairs of coordinates; {side} heads of width {self.d_model // n_heads} are odd"
+                )
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd; sinusoids need an even width")
+        return self
+
+
+class EncoderDecoderConfig(SkeletonConfig):
     """Encoder-decoder (Vaswani et al. 2017). Vocabulary sizes come from the tokenizers, not from here.
 
     tie: `all` one matrix for source, target and head (needs a shared vocabulary); `target` target embedding and head;
@@ -28,37 +76,49 @@ class EncoderDecoderConfig(Config):
     """
 
     kind: Literal["encoder-decoder"] = "encoder-decoder"
-    d_model: int = Field(default=512, ge=2, le=65536)
-    d_ff: int = Field(default=2048, ge=1, le=1 << 20)
     encoder: StackConfig = StackConfig()
     decoder: StackConfig = StackConfig()
-    wiring: WiringKind = "post"
-    activation: Activation = "relu"
-    norm_eps: float = Field(default=1e-5, gt=0)
-    positions: PositionKind = "sinusoidal"
-    sinusoid_order: SinusoidOrder = "halves"
-    embed_scale: bool = True
     tie: Literal["all", "target", "none"] = "all"
-    head_bias: bool = False
-    max_len: int = Field(default=512, ge=2, le=1 << 20)
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+    def stacks(self) -> dict[str, StackConfig]:
+        """encoder and decoder."""
+        return {"encoder": self.encoder, "decoder": self.decoder}
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> EncoderDecoderConfig:
-        for side in ("encoder", "decoder"):
-            n_heads = getattr(self, side).mixer.n_heads
-            if self.d_model % n_heads:
-                raise ValueError(
-                    f"d_model {self.d_model} is not divisible by {side}.mixer.n_heads {n_heads}; "
-                    f"use a number of heads that divides it"
-                )
-        if self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd; sinusoids need an even width")
+    def _directions_fit(self) -> EncoderDecoderConfig:
+        n_units = getattr(self.encoder.mixer, "d_hidden", None) or self.d_model
+        if n_units % 2 and hasattr(self.encoder.mixer, "d_hidden"):
+            raise ValueError(f"{n_units} hidden units cannot be divided between the encoder's two reading directions")
         return self
 
 
+class DecoderConfig(SkeletonConfig):
+    """Decoder-only language model (Radford et al. 2018 with attention; Mikolov et al. 2010 with rnn).
+
+    tie: whether the head uses the embedding's matrix (Press & Wolf 2017). max_len: the positions a model with a table of
+    positions has, and the length of the sequences it is trained on unless data.context says otherwise.
+    """
+
+    kind: Literal["decoder"] = "decoder"
+    n_layers: int = Field(default=6, ge=1, le=1000)
+    mixer: MixerConfig = AttentionConfig()
+    wiring: WiringKind = "pre"
+    activation: Activation = "gelu_tanh"
+    positions: PositionKind = "learned"
+    embed_scale: bool = False
+    initialisation: Initialisation = "gpt2"
+    tie: bool = True
+
+    def stacks(self) -> dict[str, StackConfig]:
+        """The one stack, as decoder."""
+        return {"decoder": StackConfig(n_layers=self.n_layers, mixer=self.mixer)}
+
+
 class Vocabulary(Config):
-    """What the model must know of its tokenizers. start_id begins every target; eos_id ends it."""
+    """What the model must know of its tokenizers. start_id begins every target; eos_id ends it.
+
+    A language model reads what it writes: its two sizes are one, and start_id stands for the end of an earlier text.
+    """
 
     source_size: int = Field(ge=4, le=1 << 24)
     target_size: int = Field(ge=4, le=1 << 24)
@@ -67,4 +127,6 @@ class Vocabulary(Config):
     start_id: int = Field(ge=0)
 
 
-ModelConfig = EncoderDecoderConfig
+ModelConfig = Annotated[EncoderDecoderConfig | DecoderConfig, Field(discriminator="kind")]
+AnyModelConfig = EncoderDecoderConfig | DecoderConfig
+"""ModelConfig for annotations outside of configs."""

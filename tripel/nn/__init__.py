@@ -14,31 +14,77 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from tripel.config import Config
+from pydantic import Field
+
 from tripel.nn.attention import Attention, AttentionConfig
-from tripel.nn.mixer import Mixer
+from tripel.nn.conv import Conv, ConvConfig
+from tripel.nn.mixer import BaseMixerConfig, Mixer
+from tripel.nn.recurrent import LSTM, RNN, LSTMConfig, RNNConfig
+
+
+@dataclass(frozen=True)
+class Example:
+    """A small config for tests. reach: positions seen to each side, itself included; None for all. fades: whether what
+    is long past may be forgotten to the last bit, as units of a relu that are off forget it."""
+
+    config: Any
+    reach: int | None = None
+    fades: bool = False
 
 
 @dataclass(frozen=True)
 class MixerRow:
-    """config: its pydantic class. build(config, d_model, causal=...) makes the module. causal_only: no encoder use."""
+    """config: its pydantic class. build(config, d_model, causal=...) makes the module. causal_only: no encoder use.
 
-    config: type[Config]
+    examples: the plain one, then those that turn options on, by name.
+    """
+
+    config: type[BaseMixerConfig]
     build: Callable[..., Mixer]
-    example: Callable[[], Any]  # a small config for tests
+    examples: dict[str, Example]
     causal_only: bool = False
 
 
 MIXERS: dict[str, MixerRow] = {
-    "attention": MixerRow(AttentionConfig, Attention, lambda: AttentionConfig(n_heads=2)),
+    "attention": MixerRow(
+        AttentionConfig,
+        Attention,
+        {
+            "plain": Example(AttentionConfig(n_heads=2)),
+            "rotary": Example(AttentionConfig(n_heads=2, n_kv_heads=1, rotary=True, qk_norm=True, bias=False)),
+            "window": Example(AttentionConfig(n_heads=2, window=5), reach=5),
+        },
+    ),
+    "rnn": MixerRow(
+        RNNConfig,
+        RNN,
+        {
+            "plain": Example(RNNConfig()),
+            "relu": Example(RNNConfig(activation="relu", d_hidden=12), fades=True),
+        },
+    ),
+    "lstm": MixerRow(
+        LSTMConfig,
+        LSTM,
+        {"plain": Example(LSTMConfig()), "wide": Example(LSTMConfig(d_hidden=12, weight_drop=0.5))},
+    ),
+    "conv": MixerRow(
+        ConvConfig,
+        Conv,
+        {
+            "plain": Example(ConvConfig(kernel=3), reach=3),
+            "dilated": Example(ConvConfig(kernel=4, dilation=2), reach=7),
+            "pointwise": Example(ConvConfig(kernel=1), reach=1),
+        },
+    ),
 }
 
-# The tagged union of all rows; pydantic picks by `kind`. (With a second row: Annotated[A | B, Field(discriminator="kind")].)
-MixerConfig = AttentionConfig
+# The tagged union of all rows.
+MixerConfig = Annotated[AttentionConfig | RNNConfig | LSTMConfig | ConvConfig, Field(discriminator="kind")]
 
 
-def build_mixer(config: MixerConfig, d_model: int, *, causal: bool) -> Mixer:
-    """The mixer that config names, for a residual stream of width d_model."""
+def build_mixer(config: Any, d_model: int, *, causal: bool) -> Mixer:
+    """The mixer that config (a MixerConfig) names, for a residual stream of width d_model."""
     return MIXERS[config.kind].build(config, d_model, causal=causal)

@@ -8,13 +8,14 @@ from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tripel.config import Config
 from tripel.nn.dropout import dropout
+from tripel.nn.exact import RMSNorm
 from tripel.nn.linear import FusedLinear
-from tripel.nn.mixer import Mixer, State, Taps
+from tripel.nn.mixer import BaseMixerConfig, Mixer, State, Taps
+from tripel.nn.rotary import rotate
 from tripel.nn.short_attention import short_attention
 
 # Up to this many keys the explicit product beats the flash kernel on CPU, whose backward is all overhead there.
@@ -23,48 +24,90 @@ EXPLICIT_KEYS = 160
 WHOLE_QUERIES = 8
 
 
-class AttentionConfig(Config):
-    """Multi-head attention. dropout acts on the attention weights."""
+class AttentionConfig(BaseMixerConfig):
+    """Multi-head attention. dropout acts on the attention weights.
+
+    n_kv_heads: heads of keys and values, each shared by n_heads / n_kv_heads query heads (Ainslie et al. 2023); None for
+    n_heads. window: the positions seen, itself included (Child et al. 2019); None for all, and both ways as many on each
+    side. rotary: positions by turning queries and keys (Su et al. 2021), with base rotary_base. qk_norm: an RMSNorm on
+    every query and key (Henry et al. 2020).
+    """
 
     kind: Literal["attention"] = "attention"
     n_heads: int = Field(default=8, ge=1)
+    n_kv_heads: int | None = Field(default=None, ge=1)
     bias: bool = True
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    window: int | None = Field(default=None, ge=1)
+    rotary: bool = False
+    rotary_base: float = Field(default=10_000.0, gt=1.0)
+    qk_norm: bool = False
+
+    @model_validator(mode="after")
+    def _heads_are_shared_equally(self) -> AttentionConfig:
+        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        return self
 
 
 class Attention(Mixer):
-    """Self-attention. Queries, keys and values come from one product with a weight of shape (3 D, D)."""
+    """Self-attention. Queries, keys and values come from one product with a weight of shape ((H + 2 KV) E, D)."""
 
     def __init__(self, config: AttentionConfig, d_model: int, *, causal: bool) -> None:
         super().__init__()
         self.causal, self.n_heads, self.dropout = causal, config.n_heads, config.dropout
-        self.query_key_value = FusedLinear(d_model, d_model, 3, bias=config.bias)
+        self.n_kv_heads = config.n_kv_heads or config.n_heads
+        self.window, self.rotary_base = config.window, config.rotary_base if config.rotary else None
+        d_head = d_model // config.n_heads
+        d_kv = self.n_kv_heads * d_head
+        self.query_key_value = FusedLinear(d_model, (d_model, d_kv, d_kv), bias=config.bias)
+        self.query_norm = RMSNorm(d_head) if config.qk_norm else None
+        self.key_norm = RMSNorm(d_head) if config.qk_norm else None
         self.output = nn.Linear(d_model, d_model, bias=config.bias)
 
     def forward(
         self, x_BTD: Tensor, *, valid_BT: Tensor | None = None, state: State | None = None, taps: Taps | None = None
     ) -> Tensor:
         B, T, D = x_BTD.shape
-        qkv_3BHTE = self.query_key_value(x_BTD).view(B, T, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        q_BHTE, k_BHSE, v_BHSE = qkv_3BHTE.unbind(0)
+        start = 0 if state is None else cast(AttentionState, state).start()
+        q_BHTE, k_BHSE, v_BHSE = self._heads(x_BTD, start)
         allowed = None if valid_BT is None else valid_BT[:, None, None, :]
         causal = self.causal
         if state is not None:
-            k_BHSE, v_BHSE, allowed = cast(AttentionState, state).append(k_BHSE, v_BHSE)
+            k_BHSE, v_BHSE, allowed = cast(AttentionState, state).append(k_BHSE, v_BHSE, self.window)
             causal = False  # what a new position may see is already in `allowed`
         elif causal:
             allowed = None  # right padding lies in the future of every valid position
+        if state is None and self.window is not None and self.window < T:
+            allowed = _near(T, self.window, allowed, x_BTD.device)
+        if self.n_kv_heads != self.n_heads:
+            share = self.n_heads // self.n_kv_heads
+            k_BHSE, v_BHSE = k_BHSE.repeat_interleave(share, dim=1), v_BHSE.repeat_interleave(share, dim=1)
         rate = self.dropout if self.training else 0.0
         y_BHTE = attend(q_BHTE, k_BHSE, v_BHSE, causal=causal, allowed=allowed, rate=rate)
         if taps is not None:
             tap_attention(taps, q_BHTE, k_BHSE, causal=causal, allowed=allowed)
         return self.output(y_BHTE.transpose(1, 2).reshape(B, T, D))
 
+    def _heads(self, x_BTD: Tensor, start: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, E), keys and values (B, KV, T, E), normed and turned."""
+        B, T, D = x_BTD.shape
+        qkv_BTX, E = self.query_key_value(x_BTD), D // self.n_heads
+        if self.n_kv_heads == self.n_heads:
+            q_BHTE, k_BHTE, v_BHTE = qkv_BTX.view(B, T, 3, self.n_heads, E).permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            parts = qkv_BTX.split(self.query_key_value.sizes, dim=-1)
+            q_BHTE, k_BHTE, v_BHTE = (part.unflatten(-1, (-1, E)).transpose(1, 2) for part in parts)
+        if self.query_norm is not None and self.key_norm is not None:
+            q_BHTE, k_BHTE = self.query_norm(q_BHTE), self.key_norm(k_BHTE)
+        if self.rotary_base is not None:
+            q_BHTE, k_BHTE = (rotate(x, start, self.rotary_base) for x in (q_BHTE, k_BHTE))
+        return q_BHTE, k_BHTE, v_BHTE
+
     def init_state(self, batch: int, max_len: int) -> AttentionState:
         weight = self.output.weight
-        return AttentionState(
-            batch, self.n_heads, max_len, weight.shape[0] // self.n_heads, weight.dtype, weight.device
-        )
+        d_head = weight.shape[0] // self.n_heads
+        return AttentionState(batch, self.n_kv_heads, max_len, d_head, weight.dtype, weight.device)
 
 
 class AttentionState(State):
@@ -83,7 +126,11 @@ class AttentionState(State):
         self.length_N: Tensor | None = None  # only when rows differ
         self._spare: tuple[Tensor, Tensor] | None = None
 
-    def append(self, k_NHTE: Tensor, v_NHTE: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def start(self) -> int | Tensor:
+        """The next position, one number or one per row (N,)."""
+        return self.length if self.length_N is None else self.length_N
+
+    def append(self, k_NHTE: Tensor, v_NHTE: Tensor, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Write T new positions; return keys and values up to the longest row, and which of them each query may see."""
         T, start = k_NHTE.shape[2], self.length
         if start + T > self.k_NHSE.shape[2]:
@@ -92,7 +139,12 @@ class AttentionState(State):
         if self.length_N is None:
             self.k_NHSE[:, :, start:end] = k_NHTE
             self.v_NHSE[:, :, start:end] = v_NHTE
+            if window is not None and T == 1:  # nobody else looks back further
+                first = max(end - window, 0)
+                return self.k_NHSE[:, :, first:end], self.v_NHSE[:, :, first:end], None
             allowed = None if T == 1 else torch.ones(T, end, dtype=torch.bool, device=k_NHTE.device).tril_(start)
+            if window is not None and allowed is not None:
+                allowed.triu_(start - window + 1)
         else:
             step_T = torch.arange(T, device=k_NHTE.device)
             where_NT = self.length_N[:, None] + step_T
@@ -100,7 +152,10 @@ class AttentionState(State):
             self.k_NHSE[rows_N1, :, where_NT] = k_NHTE.transpose(1, 2).to(self.k_NHSE.dtype)
             self.v_NHSE[rows_N1, :, where_NT] = v_NHTE.transpose(1, 2).to(self.v_NHSE.dtype)
             self.length_N = self.length_N + T
-            allowed = (torch.arange(end, device=k_NHTE.device) <= where_NT[:, :, None])[:, None]
+            key_S = torch.arange(end, device=k_NHTE.device)
+            allowed = (key_S <= where_NT[:, :, None])[:, None]
+            if window is not None:
+                allowed &= (key_S > where_NT[:, :, None] - window)[:, None]
         return self.k_NHSE[:, :, :end], self.v_NHSE[:, :, :end], allowed
 
     def select(self, rows_N: Tensor) -> None:
@@ -158,7 +213,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.n_heads, self.dropout = config.n_heads, config.dropout
         self.query = nn.Linear(d_model, d_model, bias=config.bias)
-        self.key_value = FusedLinear(d_memory, d_model, 2, bias=config.bias)
+        self.key_value = FusedLinear(d_memory, (d_model, d_model), bias=config.bias)
         self.output = nn.Linear(d_model, d_model, bias=config.bias)
 
     def read(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
@@ -302,6 +357,13 @@ def _weights(q_BHTE: Tensor, k_BHSE: Tensor, *, causal: bool, allowed: Tensor | 
         bias = additive(allowed, scores_BHTS.dtype) if allowed.dtype == torch.bool else allowed
         scores_BHTS = scores_BHTS.add_(bias)
     return scores_BHTS.softmax(-1)
+
+
+def _near(T: int, window: int, allowed: Tensor | None, device: torch.device) -> Tensor:
+    """Which of T positions lie less than `window` apart, and are allowed; padding, which may be far from all that is,
+    sees itself at least."""
+    near_TT = torch.ones(T, T, dtype=torch.bool, device=device).tril_(window - 1).triu_(1 - window)
+    return near_TT if allowed is None else (allowed & near_TT) | torch.eye(T, dtype=torch.bool, device=device)
 
 
 def _causal(T: int, device: torch.device) -> Tensor:

@@ -33,15 +33,25 @@ def add_dropout(x: Tensor, y: Tensor, rate: float) -> Tensor:
     return _AddByteDropout.apply(x, y, rate)  # type: ignore[no-any-return]
 
 
-class Dropout(nn.Module):
-    """`dropout` while training, the identity otherwise."""
+def variational_dropout(x_BTD: Tensor, rate: float) -> Tensor:
+    """x with the same coordinates dropped at every position of a row (Gal & Ghahramani 2016)."""
+    if rate == 0.0:
+        return x_BTD
+    kept_B1D, scale = keep_mask(x_BTD[:, :1], rate)
+    return x_BTD * (kept_B1D * scale)
 
-    def __init__(self, rate: float) -> None:
+
+class Dropout(nn.Module):
+    """Dropout while training, the identity otherwise. variational: see variational_dropout."""
+
+    def __init__(self, rate: float, *, variational: bool = False) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.variational = rate, variational
 
     def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.rate) if self.training else x
+        if not self.training:
+            return x
+        return variational_dropout(x, self.rate) if self.variational else dropout(x, self.rate)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
@@ -80,6 +90,6 @@ def keep_mask(x: Tensor, rate: float) -> tuple[Tensor, float]:
     times as long, as does turning bools into floats. For the same reason the mask has the dtype of what it multiplies.
     """
     n_dropped = min(max(round(rate * 256), 1), 255)
-    draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
     kept = draws.view(torch.uint8)[: x.numel()].ge_(n_dropped)
     return kept.view(x.shape).to(x.dtype), 256 / (256 - n_dropped)

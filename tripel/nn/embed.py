@@ -64,9 +64,9 @@ class Positions(nn.Module):
 class Embedding(nn.Module):
     """ids -> the residual stream: token embedding, positions, dropout. The token matrix is passed in: it may be shared."""
 
-    def __init__(self, positions: Positions, *, dropout: float) -> None:
+    def __init__(self, positions: Positions, *, dropout: float, variational: bool = False) -> None:
         super().__init__()
-        self.positions, self.dropout = positions, Dropout(dropout)
+        self.positions, self.dropout = positions, Dropout(dropout, variational=variational)
 
     def forward(self, ids_BT: Tensor, tokens: TokenEmbedding, start: int | Tensor = 0) -> Tensor:
         return self.dropout(self.positions(tokens(ids_BT), start))

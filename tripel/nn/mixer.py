@@ -18,9 +18,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from torch import Tensor, nn
+
+from tripel.config import Config
+
+
+class BaseMixerConfig(Config):
+    """Base of every mixer's config."""
+
+    def at_layer(self, layer: int) -> Self:
+        """The settings of one layer of a stack, for kinds whose layers differ."""
+        return self
 
 
 class Taps(Protocol):
@@ -50,11 +60,26 @@ class State(ABC):
     def join(cls, states: Sequence[Self]) -> Self:
         """One state with the rows of all, in order, although they have read different numbers of positions."""
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything the state knows, by name; for states of constant size, which training may carry on and store."""
+        raise NotImplementedError(f"{type(self).__name__} grows with what it has read: it is not carried on")
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of tensors, on the device and in the dtype of this state."""
+        raise NotImplementedError(f"{type(self).__name__} grows with what it has read: it is not carried on")
+
 
 class Mixer(nn.Module, ABC):
-    """Base of all mixers; see the module docstring for the contract."""
+    """Base of all mixers; see the module docstring for the contract.
+
+    constant_state: whether a state is as large after a million positions as after one.
+    """
 
     causal: bool
+    constant_state: ClassVar[bool] = False
+
+    def initialise(self) -> None:
+        """Set what needs other first values than linear maps have anyway; nothing for most."""
 
     @abstractmethod
     def forward(

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tripel.config import Config
-from tripel.nn.linear import FusedLinear
+from tripel.nn.linear import map_sizes
 from tripel.training import parallel
 
 Schedule = Literal["inverse_sqrt", "cosine", "warmup_stable_decay", "constant"]
@@ -65,14 +65,14 @@ def schedule_factor(config: OptimConfig, step: int, n_steps: int) -> float:
 class Muon(torch.optim.Optimizer):
     """Momentum, then the nearest semi-orthogonal matrix as update (Jordan et al. 2024).
 
-    params: pairs (matrix, n_maps): a matrix of n_maps stacked maps is orthogonalised map by map. Maps of one shape are
-    iterated together in one batched product, each process of a group taking its share. lr, weight_decay (decoupled) and
+    params: pairs (matrix, sizes): a matrix of maps stacked, sizes[i] rows each, is orthogonalised map by map. Maps of one
+    shape are iterated together in one batched product, each process of a group taking its share. lr, weight_decay (decoupled) and
     momentum (Nesterov) as in the source. in_bfloat16: whether to iterate in that precision, as the source does.
     """
 
     def __init__(
         self,
-        params: Iterable[tuple[nn.Parameter, int]],
+        params: Iterable[tuple[nn.Parameter, tuple[int, ...]]],
         *,
         lr: float,
         momentum: float,
@@ -80,7 +80,7 @@ class Muon(torch.optim.Optimizer):
         in_bfloat16: bool = False,
     ) -> None:
         pairs = list(params)
-        self._n_maps = {id(p): n for p, n in pairs}
+        self._sizes = {id(p): sizes for p, sizes in pairs}
         self._dtype = torch.bfloat16 if in_bfloat16 else None
         super().__init__([p for p, _ in pairs], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
@@ -94,8 +94,8 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 update = self._momentum(p, group["momentum"])
-                n_maps = self._n_maps[id(p)]
-                for part, map_update in zip(p.chunk(n_maps), update.chunk(n_maps), strict=True):
+                sizes = self._sizes[id(p)]
+                for part, map_update in zip(p.split(sizes), update.split(sizes), strict=True):
                     by_shape.setdefault(part.shape, []).append((part, map_update))
             for shape, pairs in by_shape.items():
                 updates = self._orthogonalised(torch.stack([u for _, u in pairs]))
@@ -137,10 +137,10 @@ def orthogonalise(g_NRC: Tensor, dtype: torch.dtype | None = None, iterations: i
     return x.mT if tall else x
 
 
-def hidden_matrices(model: nn.Module) -> list[tuple[str, nn.Parameter, int]]:
-    """Weights of linear maps between hidden states: (name, weight, number of maps stacked in it)."""
+def hidden_matrices(model: nn.Module) -> list[tuple[str, nn.Parameter, tuple[int, ...]]]:
+    """Weights of linear maps between hidden states: (name, weight, rows of each map stacked in it)."""
     return [
-        (f"{name}.weight", cast(nn.Parameter, module.weight), module.n_maps if isinstance(module, FusedLinear) else 1)
+        (f"{name}.weight", cast(nn.Parameter, module.weight), map_sizes(module))
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]
@@ -170,7 +170,7 @@ class Optimizer:
         )
         self._optimizers: list[torch.optim.Optimizer] = [adamw]
         if matrices:
-            pairs = [(p, n) for _, p, n in matrices]
+            pairs = [(p, sizes) for _, p, sizes in matrices]
             self._optimizers.append(
                 Muon(
                     pairs,
