@@ -20,6 +20,7 @@ LAYERS = [
     {"cli", "server"},
     {"demo"},
     {"run", "evaluate", "doctor"},
+    {"jobs"},
     {"card"},
     {"recipe"},
     {"training", "pipelines", "inspection"},

@@ -19,6 +19,11 @@ COMMANDS = {
         "--input", "--output", "--format", "--beam", "--n-best", "--sample", "--temperature", "--top-k", "--top-p",
         "--min-p", "--seed", "--prefix", "--stream", "--set",
     },
+    "complete": {
+        "--input", "--output", "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p", "--repetition-penalty",
+        "--stop", "--seed", "--samples", "--greedy", "--echo", "--json", "--top", "--no-stream", "--set",
+    },
+    "score": {"--input", "--json", "--top"},
     "evaluate": {"--split", "--output", "--beam", "--set", "--json"},
     "import": {"--out"},
     "export": {"--out", "--to"},

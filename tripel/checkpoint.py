@@ -18,12 +18,12 @@ from typing import Any
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from tripel.config import Config
+from tripel.config import Config, follow
 from tripel.errors import CheckpointError, FormatError
-from tripel.hf import FORMAT_OF_KIND, FORMATS
+from tripel.hf import FORMATS, express
 from tripel.hf.assemble import OUR_NAMES, assemble
-from tripel.models.config import ModelConfig, Vocabulary
-from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.models.build import Model
+from tripel.models.config import AnyModelConfig, ModelConfig, Vocabulary
 from tripel.storage import (
     atomic_folder,
     damage,
@@ -67,10 +67,10 @@ class RunEntry(Config):
 class LoadedRun:
     """A run folder in memory; the model is on the CPU, in evaluation mode. recipe_yaml: None for an imported model."""
 
-    model: EncoderDecoder
+    model: Model
     tokenizers: TokenizerPair
     recipe_yaml: str | None
-    config: ModelConfig
+    config: AnyModelConfig
     vocabulary: Vocabulary
 
 
@@ -93,7 +93,7 @@ class TrainingState:
 
 def save_run(
     run: str | Path,
-    model: EncoderDecoder,
+    model: Model,
     tokenizers: TokenizerPair | None,
     *,
     recipe_yaml: str | None,
@@ -108,7 +108,7 @@ def save_run(
     """
     config, vocabulary = model.config, model.vocabulary
     if tokenizers is not None:
-        _require_fit(Path(run), tokenizers, vocabulary)
+        _require_fit(Path(run), tokenizers, config, vocabulary)
     weights, settings = _expressed(config, vocabulary)
     tensors: Mapping[str, Tensor] = model.state_dict()
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -118,7 +118,7 @@ def save_run(
             tensors = form.rename_to_theirs(config, tensors)
             write_json(draft / GENERATION, {**form.generation(config, vocabulary), **(search or {})})
             if tokenizers is not None:
-                write_json(draft / _TOKENIZER_CONFIG, _tokenizer_config(tokenizers, config))
+                write_json(draft / _TOKENIZER_CONFIG, _tokenizer_config(tokenizers, config, vocabulary))
                 card = _with_usage(card, form.usage(shared_tokenizer=tokenizers.shared))
         write_tensors(draft / WEIGHTS, tensors)
         if tokenizers is not None:
@@ -145,11 +145,11 @@ def load_run(folder: str | Path) -> LoadedRun:
     model = load_model(folder)
     require_checksums(folder, entry, TOKENIZER_FILES)
     tokenizers = TokenizerPair.load(folder)
-    _require_fit(folder, tokenizers, entry.vocabulary)
+    _require_fit(folder, tokenizers, entry.model, entry.vocabulary)
     return LoadedRun(model, tokenizers, read_text(folder / RECIPE), entry.model, entry.vocabulary)
 
 
-def load_model(folder: str | Path) -> EncoderDecoder:
+def load_model(folder: str | Path) -> Model:
     """The model of a run folder without its tokenizers. Raises CheckpointError."""
     folder = Path(folder)
     entry = read_entry(folder)
@@ -181,7 +181,7 @@ def read_entry(folder: Path) -> RunEntry:
             raise ValueError(f"weights: {entry.weights}")
     except ValueError as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else None
-        key = ".".join(str(part) for part in problem["loc"]) if problem else "weights"
+        key = ".".join(follow(RunEntry, problem["loc"])[0]) if problem else "weights"
         raise CheckpointError(
             f"{CONFIG} describes a model that this version cannot build",
             given=f"tripel.{key}: {problem['msg'] if problem else error}",
@@ -283,12 +283,11 @@ def load_training(folder: str | Path, *, groups: Collection[str] | None = None) 
     return TrainingState({name: read_tensors(folder / f"{name}.safetensors") for name in names}, meta)
 
 
-def _expressed(config: ModelConfig, vocabulary: Vocabulary) -> tuple[str, dict[str, Any]]:
+def _expressed(config: AnyModelConfig, vocabulary: Vocabulary) -> tuple[str, dict[str, Any]]:
     """The format whose names the weights get and its config.json; our own where no format can hold the model."""
-    name = FORMAT_OF_KIND.get(config.kind, OUR_NAMES)
     try:
-        return name, FORMATS[name].express(config, vocabulary)
-    except (KeyError, FormatError):
+        return express(config, vocabulary)
+    except FormatError:
         return OUR_NAMES, {"model_type": OUR_NAMES}
 
 
@@ -298,10 +297,11 @@ def _with_usage(card: str, usage: str) -> str:
     return card if heading in card.splitlines() else f"{card.rstrip()}\n\n{usage}"
 
 
-def _tokenizer_config(tokenizers: TokenizerPair, config: ModelConfig) -> dict[str, Any]:
+def _tokenizer_config(tokenizers: TokenizerPair, config: AnyModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """What transformers must know of tokenizer.json beyond the file itself."""
     tokenizer = tokenizers.source
-    ids = {"pad": tokenizer.pad_id, "unk": tokenizer.unk_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    bos_id = tokenizer.bos_id if config.kind == "encoder-decoder" else vocabulary.start_id
+    ids = {"pad": vocabulary.pad_id, "unk": tokenizer.unk_id, "bos": bos_id, "eos": vocabulary.eos_id}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{f"{name}_token": tokenizer.pieces([number])[0] for name, number in ids.items()},
@@ -310,15 +310,17 @@ def _tokenizer_config(tokenizers: TokenizerPair, config: ModelConfig) -> dict[st
     }
 
 
-def _require_fit(folder: Path, tokenizers: TokenizerPair, vocabulary: Vocabulary) -> None:
+def _require_fit(folder: Path, tokenizers: TokenizerPair, config: AnyModelConfig, vocabulary: Vocabulary) -> None:
     for side, tokenizer, size in (
         ("source", tokenizers.source, vocabulary.source_size),
         ("target", tokenizers.target, vocabulary.target_size),
     ):
-        if tokenizer.vocab_size > size or (tokenizer.pad_id, tokenizer.eos_id) != (
-            vocabulary.pad_id,
-            vocabulary.eos_id,
-        ):
+        if config.kind == "decoder":
+            # A language model of others may end its texts with any token that is not text.
+            fits = vocabulary.eos_id in tokenizer.special_ids
+        else:
+            fits = (tokenizer.pad_id, tokenizer.eos_id) == (vocabulary.pad_id, vocabulary.eos_id)
+        if tokenizer.vocab_size > size or not fits:
             raise CheckpointError(
                 f"the {side} tokenizer does not fit the model",
                 given=f"{folder}: {tokenizer.vocab_size} tokens, padding {tokenizer.pad_id}, end {tokenizer.eos_id}",

@@ -6,7 +6,6 @@ they configure; this file only assembles them, reads YAML, applies `--set a.b=va
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from tripel.config import Config
+from tripel.config import Config, follow
 from tripel.data.checks import DataConfig
+from tripel.data.text import TextDataConfig
+from tripel.decode.complete import CompletionConfig
 from tripel.decode.search import DecodeConfig
 from tripel.errors import RecipeError, nearest
-from tripel.models.config import EncoderDecoderConfig, ModelConfig
+from tripel.models.config import ModelConfig
+from tripel.nn import MIXERS
+from tripel.tasks.next_token import NextTokenTask
 from tripel.tasks.translation import TranslationTask
 from tripel.text.tokenizer import TokenizerConfig
 from tripel.training.optim import OptimConfig
@@ -73,23 +76,84 @@ CELLS = (
 )
 
 
-class Recipe(Config):
-    """All settings of a run. `Recipe.load` reads one by name or path."""
+@dataclass(frozen=True)
+class Sections:
+    """The kinds of a recipe's other sections that go with a task: the defaults, and all there may be."""
 
-    task: TranslationTask
-    data: DataConfig
+    data: str
+    model: str
+    decode: str
+
+
+SECTIONS = {
+    "translation": Sections("parallel", "encoder-decoder", "translation"),
+    "next-token": Sections("text", "decoder", "completion"),
+}
+LANGUAGE_MODEL_TOKENIZERS = ("byte_bpe", "char", "byte")
+
+
+class Recipe(Config):
+    """All settings of a run. `Recipe.load` reads one by name or path. The kinds of data, model and decode follow from
+    the task's and need not be written."""
+
+    task: TranslationTask | NextTokenTask = Field(discriminator="kind")
+    data: DataConfig | TextDataConfig = Field(discriminator="kind")
     tokenizer: TokenizerConfig = TokenizerConfig()
-    model: ModelConfig = EncoderDecoderConfig()
+    model: ModelConfig
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
-    decode: DecodeConfig = DecodeConfig()
+    decode: DecodeConfig | CompletionConfig = Field(discriminator="kind")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kinds_follow_from_the_task(cls, tree: Any) -> Any:
+        task = tree.get("task") if isinstance(tree, dict) else None
+        kind = task.get("kind") if isinstance(task, dict) else getattr(task, "kind", None)
+        if kind not in SECTIONS:
+            return tree
+        tree = dict(tree)
+        for section in ("data", "model", "decode"):
+            expected = getattr(SECTIONS[kind], section)
+            given = tree.get(section, {} if section != "data" else None)
+            if isinstance(given, dict):
+                tree[section] = {"kind": expected, **given}
+        if kind == "next-token" and isinstance(tree.get("tokenizer", {}), dict):
+            tree["tokenizer"] = {"kind": "byte_bpe", **tree.get("tokenizer", {})}
+        return tree
 
     @model_validator(mode="after")
-    def _one_matrix_needs_one_vocabulary(self) -> Recipe:
+    def _parts_go_together(self) -> Recipe:
+        for section in ("data", "decode"):
+            given, expected = getattr(self, section).kind, getattr(SECTIONS[self.task.kind], section)
+            if given != expected:
+                raise ValueError(
+                    f"{section}.kind is {given}, but a {self.task.kind} task needs {expected}: leave it out"
+                )
         # Two tokenizers may well have equally many tokens: the sizes that the model compares do not show it.
         if self.model.tie == "all" and not self.tokenizer.shared:
             raise ValueError("model.tie: all needs one vocabulary; set tokenizer.shared=true, or model.tie=target")
+        if isinstance(self.data, TextDataConfig):
+            self._require_language_model(self.data)
         return self
+
+    def _require_language_model(self, data: TextDataConfig) -> None:
+        if self.tokenizer.kind not in LANGUAGE_MODEL_TOKENIZERS:
+            raise ValueError(
+                f"tokenizer.kind {self.tokenizer.kind} puts a space before every text, so that a long one cannot be "
+                f"encoded in pieces; a language model takes {', '.join(LANGUAGE_MODEL_TOKENIZERS)}"
+            )
+        context = data.context or self.model.max_len
+        if self.model.positions != "none" and context > self.model.max_len:
+            raise ValueError(
+                f"data.context {context} is more than the model's positions, model.max_len {self.model.max_len}"
+            )
+        carries = all(MIXERS[stack.mixer.kind].carries for stack in self.model.stacks().values())
+        if data.carry_state and (not carries or self.model.positions != "none"):
+            raise ValueError(
+                "data.carry_state needs mixers whose state has one size (rnn, lstm, conv) and model.positions: none"
+            )
+        if data.carry_state and self.train.r_drop:
+            raise ValueError("data.carry_state and train.r_drop exclude each other: R-Drop reads every text twice")
 
     @classmethod
     def load(cls, name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -132,7 +196,8 @@ def check_cell(recipe: Recipe) -> Cell:
         fits = cell.skeleton == model.kind and cell.task == recipe.task.kind and mixers <= set(cell.mixers)
         if fits and model.wiring in cell.wirings and model.norm in cell.norms:
             return cell
-    given = f"{model.kind} with {', '.join(sorted(mixers))}, wiring {model.wiring}, norm {model.norm}, for {recipe.task.kind}"
+    parts = (*sorted(mixers), f"wiring {model.wiring}", f"norm {model.norm}")
+    given = f"{model.kind} with {', '.join(parts)}, for {recipe.task.kind}"
 
     def likeness(cell: Cell) -> int:
         same = (cell.skeleton == model.kind, cell.task == recipe.task.kind, model.wiring in cell.wirings)
@@ -217,10 +282,9 @@ def _float_like(text: str) -> str:
 def _explain(error: ValidationError, origin: str) -> RecipeError:
     """The first problem in pydantic's list, in a person's words."""
     problem = error.errors()[0]
-    path = [str(part) for part in problem["loc"]]
+    path, known = follow(Recipe, problem["loc"])
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(Recipe, path[:-1])
         close = nearest(path[-1], known)
         return RecipeError(
             f"{origin}: unknown key {key}",
@@ -233,8 +297,9 @@ def _explain(error: ValidationError, origin: str) -> RecipeError:
             f"{origin}: {key} is missing", expected=f"a value for {key}", mend=f"add {key} to the recipe"
         )
     expected = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"] if not isinstance(problem["input"], dict) else None
-    choices = problem.get("ctx", {}).get("expected")
+    context = problem.get("ctx", {})
+    given = context.get("tag", None if isinstance(problem["input"], dict) else problem["input"])
+    choices = context.get("expected", context.get("expected_tags"))
     close = (
         nearest(str(given), [c.strip(" '") for c in str(choices).replace(" or ", ",").split(",")]) if choices else None
     )
@@ -244,16 +309,3 @@ def _explain(error: ValidationError, origin: str) -> RecipeError:
         expected=expected,
         mend=f"did you mean {close}?" if close else f"change {key or 'it'}",
     )
-
-
-def _fields_at(root: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """The keys of the config class at a path below root; of the last class that could be followed."""
-    here: type[BaseModel] = root
-    for name in path:
-        annotation = here.model_fields[name].annotation if name in here.model_fields else None
-        classes = [a for a in (annotation, *typing.get_args(annotation)) if isinstance(a, type)]
-        found = [c for c in classes if issubclass(c, BaseModel)]
-        if not found:
-            break
-        here = found[0]
-    return list(here.model_fields)

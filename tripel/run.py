@@ -1,16 +1,18 @@
-"""From a recipe to a run folder: data, tokenizers, model, trainer; then the weights that did best, ready to use."""
+"""From a recipe to a run folder: data, tokenizers, model, trainer; then the weights that did best, ready to use.
+
+What depends on the task is its job's (tripel.jobs).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -18,21 +20,15 @@ from torch import Tensor
 from tripel import checkpoint, storage
 from tripel.card import model_card
 from tripel.data.batch import Batch
-from tripel.data.corpus import Corpus, encode_corpus, report_unknown, sampled_corpus
-from tripel.data.loader import Loader
-from tripel.data.parallel import ParallelText, Splits, load_splits
-from tripel.errors import CheckpointError, DataError, RecipeError
-from tripel.models.build import build, count_parameters
-from tripel.models.encoder_decoder import EncoderDecoder
-from tripel.pipelines.translate import Translator
+from tripel.data.steps import StepLoader
+from tripel.errors import CheckpointError, RecipeError
+from tripel.jobs import open_job
+from tripel.models.build import Model, build, count_parameters
 from tripel.recipe import Recipe, check_cell
-from tripel.tasks.scores import score_translations
-from tripel.tasks.translation import collate, mean_loss, vocabulary_of
 from tripel.text.pair import TokenizerPair
 from tripel.training import allocator, parallel
 from tripel.training.averaging import mean_of, swapped
 from tripel.training.log import RunLog
-from tripel.training.loss import batch_loss_sum
 from tripel.training.precision import resolve_precision
 from tripel.training.trainer import Trainer, TrainResult, is_better
 
@@ -64,6 +60,21 @@ def train(
     run that is there. command: recorded in the model card. Raises RecipeError, DataError, TokenizerError,
     CheckpointError and DeviceError; nothing of an earlier run is lost by one.
     """
+    with opened(recipe, out, resume=resume, overwrite=overwrite, console=console, command=command) as run:
+        return run.finish(run.trainer.fit())
+
+
+@contextlib.contextmanager
+def opened(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+    command: str | None = None,
+) -> Iterator[Run]:
+    """A run that is ready to train, its folder held until the block ends. Arguments and errors as of train."""
     out, console = Path(out), console or Console(stderr=True)
     device = parallel.pick_device(recipe.train.device)
     parallel.begin(device)
@@ -79,7 +90,17 @@ def train(
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
         allocator.keep_memory()
-        return _Run(recipe, out, device, console, command).train(resume=resume, overwrite=overwrite)
+        run = Run(recipe, out, device, console, command)
+        started = time.monotonic()
+        newest = checkpoint.newest_valid(out) if resume else None
+        with parallel.main_first(device):
+            model = run.prepare(resume=resume, overwrite=overwrite)
+        with storage.held(out) if parallel.is_main() else contextlib.nullcontext():
+            try:
+                run.begin(model, newest, started)
+                yield run
+            finally:
+                run.close()
     finally:
         parallel.end()
 
@@ -121,8 +142,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class _Run:
-    """One run of a recipe: what is prepared once and used while training and after it."""
+class Run:
+    """One run of a recipe: what is prepared once and used while training and after it. trainer: ready to train."""
+
+    trainer: Trainer
 
     def __init__(self, recipe: Recipe, out: Path, device: torch.device, console: Console, command: str | None) -> None:
         precision = resolve_precision(recipe.train.precision, device)
@@ -132,24 +155,11 @@ class _Run:
         self.recipe = recipe.model_copy(update={"train": train_config})
         self.out, self.device, self.command = out, device, command
         self.console, self.quiet = console, not parallel.is_main()
+        self.log: RunLog | None = None
 
-    def train(self, *, resume: bool, overwrite: bool) -> RunResult:
-        newest = checkpoint.newest_valid(self.out) if resume else None
-        started = time.monotonic()
-        with parallel.main_first(self.device):
-            splits, make_corpus, model = self._prepare(resume=resume, overwrite=overwrite)
-        with storage.held(self.out) if parallel.is_main() else contextlib.nullcontext():
-            return self._fit(splits, make_corpus, model, newest, started)
-
-    def _fit(
-        self,
-        splits: Splits,
-        make_corpus: Callable[[int], Corpus],
-        model: EncoderDecoder,
-        newest: checkpoint.Newest | None,
-        started: float,
-    ) -> RunResult:
-        recipe, task = self.recipe, self.recipe.task
+    def begin(self, model: Model, newest: checkpoint.Newest | None, started: float) -> None:
+        """Open the log, make the trainer, and bring it to where a stored checkpoint was."""
+        recipe, job = self.recipe, self.job
         self.log = log = RunLog(
             self.out,
             recipe.train.steps,
@@ -157,38 +167,38 @@ class _Run:
             quiet=self.quiet,
             resume_step=None if newest is None else newest.step,
         )
-        try:
-            loader = self._loader(make_corpus)
-            self._introduce(log, model, splits, loader, time.monotonic() - started)
-            trainer = Trainer(
-                model,
-                loader,
-                recipe.optim,
-                recipe.train,
-                label_smoothing=task.label_smoothing,
-                validate=self._validate if splits.valid is not None else None,
-                metric="bleu",
-                store=self,
-                log=log,
-            )
-            if newest is not None:
-                for reason in newest.skipped:
-                    log.say(f"skipped a damaged checkpoint: {reason}")
-                log.say(f"resuming from step {newest.step}")
-                saved = checkpoint.load_training(newest.folder)
-                trainer.restore(saved.groups, saved.meta)
-                self._forget_snapshots_after(newest.step)
-            result = trainer.fit()
-            return self._finish(trainer, result, log)
-        finally:
-            log.close()
+        loader = job.loader()
+        self._introduce(log, model, loader, time.monotonic() - started)
+        self.trainer = Trainer(
+            model,
+            loader,
+            recipe.optim,
+            recipe.train,
+            label_smoothing=recipe.task.label_smoothing,
+            validate=(lambda model: job.validate(model, log)) if job.validates else None,
+            metric=job.metric,
+            store=self,
+            log=log,
+        )
+        if newest is not None:
+            for reason in newest.skipped:
+                log.say(f"skipped a damaged checkpoint: {reason}")
+            log.say(f"resuming from step {newest.step}")
+            saved = checkpoint.load_training(newest.folder)
+            self.trainer.restore(saved.groups, saved.meta)
+            self._forget_snapshots_after(newest.step)
+
+    def close(self) -> None:
+        """Flush what was logged."""
+        if self.log is not None:
+            self.log.close()
 
     # What the trainer stores (the Store protocol).
 
     def save_step(self, step: int, groups: dict[str, dict[str, Tensor]], meta: dict[str, object]) -> None:
         checkpoint.save_training(self.out, step, groups, meta, keep=self.recipe.train.keep)
 
-    def save_best(self, model: EncoderDecoder, step: int, metrics: dict[str, float]) -> None:
+    def save_best(self, model: Model, step: int, metrics: dict[str, float]) -> None:
         card = model_card(self.recipe, check_cell(self.recipe), model, step, metrics, self.command)
         search = {"num_beams": self.recipe.decode.beam, "length_penalty": self.recipe.decode.length_penalty}
         checkpoint.save_run(
@@ -210,27 +220,23 @@ class _Run:
 
     # Preparation.
 
-    def _prepare(self, *, resume: bool, overwrite: bool) -> tuple[Splits, Callable[[int], Corpus], EncoderDecoder]:
-        """Data, tokenizers, corpora, model. The folder of a new run is begun last: no error before that changes it.
+    def prepare(self, *, resume: bool, overwrite: bool) -> Model:
+        """Data, tokenizers, model. The folder of a new run is begun last: no error before that changes it.
 
         The main process makes what is not there yet (data, tokenizers, folder), the others find it.
         """
         recipe = self.recipe
-        splits = load_splits(recipe.data, recipe.task.source, recipe.task.target)
+        self.job = job = open_job(recipe)
+        job.read()
         begins = not resume and parallel.is_main()
-        self.tokenizers = (
-            TokenizerPair.train(recipe.tokenizer, splits.train.sources, splits.train.targets)
-            if begins
-            else TokenizerPair.load(self.out)
-        )
-        self.vocabulary = vocabulary_of(self.tokenizers)
-        make_corpus = self._corpora(splits)
+        self.tokenizers = job.train_tokenizers() if begins else TokenizerPair.load(self.out)
+        job.encode(self.tokenizers)
         torch.manual_seed(recipe.train.seed)
-        model = build(recipe.model, self.vocabulary).to(self.device)
+        model = build(recipe.model, job.vocabulary).to(self.device)
         torch.manual_seed(recipe.train.seed * 1_000_003 + parallel.rank())  # each process its own dropout
         if begins:
             self._begin_folder(overwrite)
-        return splits, make_corpus, model
+        return model
 
     def _begin_folder(self, overwrite: bool) -> None:
         with storage.reporting_disk_errors(self.out, 0):
@@ -240,88 +246,41 @@ class _Run:
                 self.tokenizers.save(draft)
                 (draft / checkpoint.RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
 
-    def _corpora(self, splits: Splits) -> Callable[[int], Corpus]:
-        """Epoch -> training corpus. Reports the share of unknown tokens; refuses what is too long for the model."""
-        train, recipe, max_len = splits.train, self.recipe, self.recipe.model.max_len
-        plain = encode_corpus(train, self.tokenizers)
-        report_unknown(splits.report, train, plain, self.tokenizers, recipe.data)
-        _require_fit(plain, train, max_len)
-        self.valid, self.valid_corpus = splits.valid, None
-        if splits.valid is not None:
-            self.valid_corpus = encode_corpus(splits.valid, self.tokenizers)
-            _require_fit(self.valid_corpus, splits.valid, max_len)
-        draw = sampled_corpus(train, self.tokenizers, dropout=recipe.tokenizer.dropout, seed=recipe.train.seed)
-        # BPE dropout makes sequences longer, each epoch anew.
-        return lambda epoch: draw(epoch).fitted(plain, max_len - 1)
-
-    def _loader(self, make_corpus: Callable[[int], Corpus]) -> Loader[Corpus, Batch]:
-        config, vocabulary = self.recipe.train, self.vocabulary
-        return Loader(
-            make_corpus,
-            lambda corpus, rows: collate(corpus, rows, vocabulary),
-            tokens_per_step=config.tokens_per_step,
-            micro_tokens=config.micro_tokens,
-            seed=config.seed,
-            rank=parallel.rank(),
-            world_size=parallel.world_size(),
-        )
-
-    def _introduce(
-        self, log: RunLog, model: EncoderDecoder, splits: Splits, loader: Loader[Corpus, Batch], seconds: float
-    ) -> None:
+    def _introduce(self, log: RunLog, model: Model, loader: StepLoader[Batch], seconds: float) -> None:
         if self.quiet:
             return
-        if splits.report.findings:
-            self.console.print(splits.report)
-        plan = loader.plan(0)[1]
+        if self.job.report.findings:
+            self.console.print(self.job.report)
         recipe = self.recipe
-        log.say(
-            f"{len(splits.train):,} training pairs, vocabulary {self.vocabulary.source_size:,}"
-            f"{'' if self.tokenizers.shared else f' + {self.vocabulary.target_size:,}'}, "
-            f"{len(plan.steps):,} updates an epoch, padding {plan.padding_share:.1%}, ready in {seconds:.1f} s"
-        )
+        log.say(f"{self.job.summary(loader)}, ready in {seconds:.1f} s")
         log.say(
             f"{check_cell(recipe).family}: {count_parameters(model):,} parameters on {self.device}, "
             f"{recipe.train.precision}, {torch.get_num_threads()} threads, {parallel.world_size()} process(es)"
         )
 
-    # Validation and the end.
+    # The end.
 
-    def _validate(self, model: EncoderDecoder) -> dict[str, float]:
-        """Loss on the references, BLEU and chrF of real search output."""
-        assert self.valid is not None and self.valid_corpus is not None
-        with torch.inference_mode():
-            loss = mean_loss(
-                lambda batch: batch_loss_sum(model, batch.to(self.device), label_smoothing=0.0).item(),
-                self.valid_corpus,
-                self.valid_corpus.target_lengths,
-                self.vocabulary,
-            )
-        translator = Translator(model, self.tokenizers, self.recipe.decode)
-        hypotheses = [answer.text for answer in translator.translate(self.valid.sources)]
-        scores = score_translations(hypotheses, self.valid.targets, language=self.recipe.task.target)
-        shown = _worth_showing(self.valid)
-        self.log.sample(self.valid.sources[shown], hypotheses[shown])
-        return {"valid_loss": loss, "bleu": scores.bleu, "chrf": scores.chrf}
-
-    def _finish(self, trainer: Trainer, result: TrainResult, log: RunLog) -> RunResult:
+    def finish(self, result: TrainResult) -> RunResult:
         """Average the last snapshots and keep the average if it validates better; say where the model is."""
+        trainer, log = self.trainer, self.log
+        assert log is not None
         progress, metrics = result.progress, result.progress.best
         if not parallel.is_main():
             return RunResult(self.out, result.reason, progress.step, metrics)
         mean = self._mean_of_snapshots() if result.reason != "interrupted" else None
-        if self.valid is None:
+        if not self.job.validates:
             moving = None if trainer.average is None else trainer.average.tensors
             with swapped(trainer.model, mean or moving):
                 self.save_best(trainer.model, progress.step, {})
         elif mean is not None:
             with swapped(trainer.model, mean):
                 trainer.model.eval()
-                averaged = self._validate(trainer.model)
-                better = is_better("bleu", averaged, progress.best)
+                averaged = self.job.validate(trainer.model, log)
+                metric = self.job.metric
+                better = is_better(metric, averaged, progress.best)
                 log.say(
-                    f"average of the last validations: bleu {averaged['bleu']:.2f}, "
-                    f"best single {progress.best['bleu']:.2f}: keeping the {'average' if better else 'single'}"
+                    f"average of the last validations: {metric} {averaged[metric]:.3f}, "
+                    f"best single {progress.best[metric]:.3f}: keeping the {'average' if better else 'single'}"
                 )
                 if better:
                     metrics = averaged
@@ -342,24 +301,6 @@ class _Run:
             return None
         mean = mean_of([storage.read_tensors(folder / "model.safetensors") for folder in folders])
         return {name: x.to(self.device) for name, x in mean.items()}
-
-
-def _worth_showing(text: ParallelText) -> int:
-    """The example that is shown at every validation: the first of about a line's length."""
-    return min(range(len(text)), key=lambda i: abs(len(text.sources[i]) - 50))
-
-
-def _require_fit(corpus: Corpus, text: ParallelText, max_len: int) -> None:
-    """Refuse a corpus with a pair that the model cannot read whole."""
-    lengths = np.maximum(corpus.source_lengths, corpus.target_lengths) + 1
-    at = int(lengths.argmax())
-    if lengths[at] > max_len:
-        raise DataError(
-            "a pair is longer than the model can read",
-            given=f"{lengths[at]} tokens at {text.place(at)}",
-            expected=f"at most model.max_len = {max_len}",
-            mend=f"raise model.max_len to {lengths[at]} or more, or lower data.max_words",
-        )
 
 
 def _snapshots(folder: Path) -> dict[int, Path]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
+from folders import drop, edit, point_outside, randomised, store
 from torch import Tensor
 
 from tripel.checkpoint import load_model, load_run, save_run
@@ -44,16 +44,6 @@ def tokenizers() -> TokenizerPair:
 def two_tokenizers() -> TokenizerPair:
     config = TokenizerConfig(kind="bpe", vocab_size=400, shared=False)
     return TokenizerPair.train(config, SENTENCES[:2], SENTENCES[2:])
-
-
-def randomised(model: torch.nn.Module) -> Any:
-    """Norms and biases away from ones and zeros, so that a mistaken name or order shows; logits of a trained size."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for tensor in model.parameters():
-            noise = torch.randn(tensor.shape, generator=generator) * 0.3
-            tensor.copy_(tensor + noise if tensor.dim() == 1 else noise)
-    return model.eval()
 
 
 def make_run(folder: Path, tokenizers: TokenizerPair, **options: Any) -> EncoderDecoder:
@@ -248,14 +238,6 @@ def test_greedy_answers_of_an_imported_model_are_those_of_transformers(tmp_path:
     assert our_greedy(load_model(tmp_path / "run"), 20) == their_greedy(theirs, max_new_tokens=20)
 
 
-def store(folder: Path, **tensors: Tensor) -> None:
-    """Add tensors to the weights of a folder, dots written as two underscores."""
-    file = folder / "model.safetensors"
-    stored = safetensors.torch.load_file(file)
-    stored.update({name.replace("__", "."): tensor for name, tensor in tensors.items()})
-    safetensors.torch.save_file(stored, file, metadata={"format": "pt"})
-
-
 @pytest.mark.parametrize("tables", ["halves", "interleaved", "other", "other in the decoder only"])
 def test_tables_of_positions_in_the_file_are_taken_for_what_they_are(tmp_path: Path, tables: str) -> None:
     """Today's transformers computes the tables, but reads them when they are there, whatever is in them."""
@@ -409,17 +391,6 @@ def test_export_reports_no_success_when_the_check_fails(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def edit(folder: Path, **values: Any) -> None:
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**settings, **values}))
-
-
-def drop(folder: Path, name: str) -> None:
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
-    del tensors[name]
-    safetensors.torch.save_file(tensors, folder / "model.safetensors")
-
-
 REFUSED: list[tuple[str, Callable[[Path], Any], type[TripelError], str]] = [
     ("no folder", shutil.rmtree, CheckpointError, "there is no such folder"),
     ("no config", lambda f: (f / "config.json").unlink(), CheckpointError, "no config.json"),
@@ -462,13 +433,8 @@ REFUSED: list[tuple[str, Callable[[Path], Any], type[TripelError], str]] = [
     ),
     ("pickled", lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), FormatError, "pytorch_model.bin"),
     ("damaged", lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 100), CheckpointError, "damaged or cut off"),
-    ("escape", lambda f: point_outside(f), CheckpointError, "model.safetensors.index.json is damaged"),
+    ("escape", point_outside, CheckpointError, "model.safetensors.index.json is damaged"),
 ]
-
-
-def point_outside(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../outside.safetensors"}}')
 
 
 @pytest.mark.parametrize(("harm", "kind", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])

@@ -35,6 +35,22 @@ def test_a_fused_map_is_the_separate_maps_in_the_order_of_the_rule() -> None:
     assert torch.allclose(ours["fused"] @ x, torch.cat([query @ x, key @ x, value @ x]))
 
 
+def test_maps_of_unequal_sizes_and_transposed_maps_come_back_bit_for_bit() -> None:
+    rules = [
+        Rule("fused", ("q", "k", "v"), sizes=(4, 2, 2)),
+        Rule("turned", ("t",), transposed=True),
+        Rule("both", ("a", "b"), sizes=(1, 3), transposed=True),
+    ]
+    ours = {"fused": torch.randn(8, 5), "turned": torch.randn(3, 2), "both": torch.randn(4, 6)}
+    theirs = to_theirs(rules, ours)
+    assert torch.equal(theirs["q"], ours["fused"][:4])
+    assert torch.equal(theirs["v"], ours["fused"][6:])
+    assert torch.equal(theirs["t"], ours["turned"].T)
+    assert torch.equal(theirs["b"], ours["both"][1:].T)
+    back = to_ours(rules, theirs)
+    assert all(torch.equal(back[name], ours[name]) and back[name].is_contiguous() for name in ours)
+
+
 def test_permuting_the_stream_and_back_changes_no_bit_and_only_the_stream() -> None:
     rules = [Rule("w", ("w",), stream_dim=1), Rule("u", ("u",), stream_dim=0), Rule("n", ("n",))]
     tensors = {"w": torch.randn(3, 6), "u": torch.randn(6), "n": torch.randn(6), "stranger": torch.randn(6)}

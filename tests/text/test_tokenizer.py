@@ -12,8 +12,8 @@ from sentences import EVERYTHING, SENTENCES
 from tripel.errors import TokenizerError
 from tripel.text import Tokenizer, TokenizerConfig, TokenizerPair, clean, normalize
 
-KINDS = ["word", "char", "byte", "bpe", "unigram", "wordpiece"]
-ANY_TEXT_KINDS = ["byte", "bpe", "unigram"]
+KINDS = ["word", "char", "byte", "bpe", "byte_bpe", "unigram", "wordpiece"]
+ANY_TEXT_KINDS = ["byte", "bpe", "byte_bpe", "unigram"]
 ODD = [
     "<s> </s> <pad> <unk>",
     "<0x41><0xE2>",
@@ -26,7 +26,7 @@ ODD = [
 
 
 def trained(kind, **options):
-    size = {"bpe": 700, "unigram": 460, "wordpiece": 400}.get(kind, 2000)
+    size = {"bpe": 700, "byte_bpe": 500, "unigram": 460, "wordpiece": 400}.get(kind, 2000)
     return Tokenizer.train(TokenizerConfig(kind=kind, vocab_size=size, **options), EVERYTHING)
 
 
@@ -55,7 +55,7 @@ def test_text_that_looks_like_tokens_of_the_vocabulary_is_still_text(tokenizers,
     tokenizer = tokenizers[kind]
     ids = tokenizer.encode(text)
     assert not tokenizer.special_ids & set(ids)
-    assert tokenizer.decode(ids) == (text if kind == "byte" else text.replace("\u2581", "_"))
+    assert tokenizer.decode(ids) == (text if kind in ("byte", "byte_bpe") else text.replace("\u2581", "_"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,7 +179,7 @@ def test_a_stream_holds_back_a_character_until_its_bytes_are_complete(tokenizers
     assert [stream.push(i) for i in tokenizers["byte"].encode("aé")] == ["a", "", "é"]
 
 
-@pytest.mark.parametrize("kind", ["word", "char", "bpe", "unigram", "wordpiece"])
+@pytest.mark.parametrize("kind", ["word", "char", "bpe", "byte_bpe", "unigram", "wordpiece"])
 @pytest.mark.parametrize("texts", [[], ["", ""]])
 def test_training_without_text_is_refused(kind, texts):
     with pytest.raises(TokenizerError, match="without text"):
@@ -187,7 +187,7 @@ def test_training_without_text_is_refused(kind, texts):
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [("bpe", 40), ("bpe", 262), ("unigram", 300), ("byte", 100), ("wordpiece", 9)]
+    ("kind", "size"), [("bpe", 40), ("bpe", 262), ("unigram", 300), ("byte", 100), ("byte_bpe", 259), ("wordpiece", 9)]
 )
 def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_size_it_needs(kind, size):
     with pytest.raises(TokenizerError, match="vocab_size is too small"):
@@ -196,7 +196,7 @@ def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_size_it_n
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_vocabulary_is_never_larger_than_asked_for(tokenizers, kind):
-    assert tokenizers[kind].vocab_size <= {"bpe": 700, "unigram": 460, "wordpiece": 400}.get(kind, 2000)
+    assert tokenizers[kind].vocab_size <= {"bpe": 700, "byte_bpe": 500, "unigram": 460, "wordpiece": 400}.get(kind, 2000)
 
 
 def test_dropout_without_merges_and_unknown_keys_are_refused():

@@ -1,11 +1,9 @@
 """From a recipe and two text files to a run folder, and on from there: resumed, evaluated, used."""
 
 import io
-import json
 import os
 import random
 import shutil
-import signal
 import socket
 
 import pytest
@@ -13,7 +11,7 @@ import torch
 import torch.multiprocessing as mp
 import yaml
 from rich.console import Console
-from safetensors.torch import load_file
+from running import assert_same_checkpoint, contents, interrupt_at, metrics_of, run, weights_of, without_times
 
 from tripel import checkpoint, storage
 from tripel.data.corpus import Corpus
@@ -23,7 +21,6 @@ from tripel.pipelines.load import load
 from tripel.recipe import Recipe
 from tripel.run import train
 from tripel.text.rows import IdRows
-from tripel.training.log import RunLog
 
 GERMAN = {
     "one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf",
@@ -71,48 +68,6 @@ def recipe_tree(data, **train):
 
 def recipe(data, overrides=(), **train_settings):
     return Recipe.from_yaml(yaml.safe_dump(recipe_tree(data, **train_settings)), overrides)
-
-
-def run(chosen, out, **options):
-    said = io.StringIO()
-    result = train(chosen, out, console=Console(file=said, width=200), **options)
-    return result, said.getvalue()
-
-
-def weights_of(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").open(encoding="utf-8")]
-
-
-def without_times(records):
-    return [{k: v for k, v in record.items() if k not in ("seconds", "tokens_per_second")} for record in records]
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def assert_same_checkpoint(one, other, step):
-    one, other = (checkpoint.load_training(folder / "checkpoints" / f"step-{step}").groups for folder in (one, other))
-    assert one.keys() == other.keys()
-    for group in one:
-        assert one[group].keys() == other[group].keys()
-        assert all(torch.equal(one[group][name], other[group][name]) for name in one[group]), group
-
-
-def interrupt_at(monkeypatch, step):
-    """The run gets a SIGTERM in the middle of this update."""
-    advance = RunLog.advance
-
-    def interrupting(self, at):
-        advance(self, at)
-        if at == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(RunLog, "advance", interrupting)
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +306,7 @@ def test_without_validation_data_the_last_weights_are_kept_the_moving_average_if
 
 def test_without_validation_data_the_last_snapshots_are_averaged(data, tmp_path):
     run(recipe(data, ["data.valid=null"], average_last=2, valid_every=2), tmp_path / "run")
-    parts = [load_file(path) for path in (tmp_path / "run" / "snapshots").rglob("*.safetensors")]
+    parts = [weights_of(path.parent) for path in (tmp_path / "run" / "snapshots").rglob("*.safetensors")]
     assert len(parts) == 2
     model = checkpoint.load_model(tmp_path / "run")
     for name, p in model.named_parameters():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ class Batch:
     """inputs: the model's keyword arguments, tensors or None. targets_BT: ids or IGNORE.
 
     count: predicted tokens, on this rank. tokens: real tokens read and predicted (source + target), for the speed that
-    is reported.
+    is reported. carried: of batches that go on with a recurrent state, whether they begin where the former step's rows
+    ended (True) or anew (False); None for batches whose rows stand by themselves.
     """
 
     inputs: dict[str, Any]
@@ -24,7 +25,8 @@ class Batch:
     count: int
     tokens: int
     rows: tuple[int, ...] = ()  # the examples' indices in the corpus, for messages
+    carried: bool | None = None
 
     def to(self, device: torch.device) -> Batch:
         inputs = {name: x if x is None else x.to(device, non_blocking=True) for name, x in self.inputs.items()}
-        return Batch(inputs, self.targets_BT.to(device, non_blocking=True), self.count, self.tokens, self.rows)
+        return replace(self, inputs=inputs, targets_BT=self.targets_BT.to(device, non_blocking=True))

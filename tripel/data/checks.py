@@ -52,6 +52,7 @@ class DataConfig(Config):
     Shares are of all pairs of the set, from 0 to 1; a share of 1 switches a refusal off.
     """
 
+    kind: Literal["parallel"] = "parallel"
     train: str | tuple[str, ...]
     valid: str | None = None
     test: str | None = None
@@ -102,7 +103,8 @@ class DataReport:
 
     findings: list[Finding] = field(default_factory=list)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By set: pairs read, pairs used."""
+    """By set: read, used; in units."""
+    unit: str = "pairs"
 
     def add(self, other: DataReport) -> None:
         """Take over another report's rows."""
@@ -129,7 +131,7 @@ class DataReport:
 
     def __rich__(self) -> Table:
         read = ", ".join(f"{name} {used:,} of {total:,}" for name, (total, used) in self.sizes.items())
-        table = Table(title=f"pairs used: {read}", title_justify="left")
+        table = Table(title=f"{self.unit} used: {read}", title_justify="left")
         table.add_column("data", overflow="fold")
         table.add_column("finding")
         table.add_column("count", justify="right")
@@ -165,13 +167,17 @@ class Tally:
         if len(examples) < _MOST_EXAMPLES:
             examples.append(place)
 
+    def counts(self) -> dict[str, tuple[int, tuple[str, ...]]]:
+        """By finding: how often, and where first."""
+        return {kind: (count, tuple(self._examples[kind])) for kind, count in self._counts.items()}
+
     def findings(self, total: int, config: DataConfig, *, training: bool) -> list[Finding]:
         """The rows of this set, with what was done and what is refused."""
         n_bad = sum(self._counts.get(kind, 0) for kind in UNUSABLE)
         bad = n_bad > config.max_bad_share * total
         copies = self._counts.get("target copies source", 0) > config.max_copy_share * total
         rows = []
-        for kind, count in self._counts.items():
+        for kind, (count, examples) in self.counts().items():
             action, reason = _action(kind, config, training=training), None
             if kind in UNUSABLE and bad:
                 action = "refused"
@@ -179,7 +185,7 @@ class Tally:
             if kind == "target copies source" and copies:
                 action = "refused"
                 reason = f"target equals source in {count} of {total} pairs (max_copy_share {config.max_copy_share})"
-            rows.append(Finding(self._name, kind, count, total, action, tuple(self._examples[kind]), reason))
+            rows.append(Finding(self._name, kind, count, total, action, examples, reason))
         return rows
 
 

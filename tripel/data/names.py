@@ -8,6 +8,12 @@ For a pair of languages the files may be, with or without .gz:
     NAME.en  NAME.de            one line file per language
     NAME.en-de.en  NAME.en-de.de    the same, named after the pair (in either order), as OPUS does
     NAME.tsv  NAME.jsonl
+
+and for plain text, with or without .gz:
+
+    NAME                        itself a file: .jsonl has one document a line, any other name is text
+    NAME.txt  NAME.jsonl
+    NAME                        a folder: its .txt and .jsonl files in the order of their names, not those in folders of it
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from tripel.data.made import MADE
 from tripel.errors import DataError
 
 _RECORD_KINDS: dict[str, Literal["tsv", "jsonl"]] = {".tsv": "tsv", ".jsonl": "jsonl"}
+_TEXT_ENDINGS = (".txt", ".jsonl")
 _LANGUAGE = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)?"
 # How many files are looked at to name near ones in a message: a home folder can hold millions.
 _MOST_FILES = 2000
@@ -83,6 +90,40 @@ def find_text(name: str, language: str | None = None) -> Path:
         if len(files) == 1:
             return files[0]
     raise _not_found(name, bases, " or ".join(ending or "the file itself" for ending in endings))
+
+
+def find_texts(name: str) -> tuple[Path, ...]:
+    """The files of a text: one, or those of a folder, sorted. Raises DataError that says what was looked for."""
+    bases = _bases(name)
+    for base in bases:
+        for ending in ("", *_TEXT_ENDINGS) if base.name else ():
+            found = _file(base, ending)
+            if found is not None:
+                return (found,)
+        if base.is_dir():
+            files = [path for path in _files_in(base, most=None) if _is_text(path)]
+            if files:
+                return tuple(files)
+    for base in bases:
+        if base.is_dir():
+            inside = sorted(path.name for path in base.iterdir())
+            raise DataError(
+                f"the data {name} is a folder without text files",
+                given=f"{base} with {', '.join(inside[:8]) or 'nothing in it'}",
+                expected="files that end in .txt or .jsonl (or .gz after that)",
+                mend="name a file, or a folder in it that has them: folders in a folder are other sets",
+            )
+    raise _not_found(name, bases, ", ".join(("the file itself", *_TEXT_ENDINGS)) + " (or .gz)")
+
+
+def is_jsonl(path: Path) -> bool:
+    """Whether a file has a JSON document a line, by its name."""
+    return path.name.removesuffix(".gz").endswith(".jsonl")
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file in a folder belongs to the text that the folder is, by its name."""
+    return path.name.removesuffix(".gz").endswith(_TEXT_ENDINGS) and not path.name.startswith(".")
 
 
 def _bases(name: str) -> list[Path]:
@@ -161,7 +202,7 @@ def _not_found(name: str, bases: list[Path], endings: str) -> DataError:
     )
 
 
-def _files_in(folder: Path, *, deep: bool = False) -> list[Path]:
+def _files_in(folder: Path, *, deep: bool = False, most: int | None = _MOST_FILES) -> list[Path]:
     """Files in a folder (and in the folders in it), not more than a message needs; none where it cannot be read."""
 
     def walk() -> Iterator[Path]:
@@ -172,7 +213,7 @@ def _files_in(folder: Path, *, deep: bool = False) -> list[Path]:
                 yield from _files_in(path)
 
     try:
-        return list(islice(walk(), _MOST_FILES))
+        return list(islice(walk(), most))
     except OSError:
         return []
 

@@ -24,7 +24,9 @@ MAX_LINE_BYTES = 1 << 16
 
 Problem = Literal["bad UTF-8", "over-long line", "bad record"]
 
-_HEAD_BYTES = 8192
+HEAD_BYTES = 8192
+READ_ERRORS = (OSError, EOFError, zlib.error)
+"""What reading a file may raise that is the file's fault: see unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,31 +131,24 @@ def _raw_lines(path: Path, max_bytes: int) -> Iterator[bytes]:
     """Lines as bytes with their ends; of one longer than max_bytes a little more than that, without its end."""
     number = 0
     try:
-        with _open(path) as file:
-            _refuse_binary(path, file.peek(_HEAD_BYTES)[:_HEAD_BYTES])  # type: ignore[attr-defined]
+        with open_binary(path) as file:
+            refuse_binary(path, file.peek(HEAD_BYTES)[:HEAD_BYTES])  # type: ignore[attr-defined]
             while raw := file.readline(max_bytes + 3):
                 number += 1
                 yield raw
                 while not raw.endswith(b"\n") and len(raw) == max_bytes + 3 and (rest := file.readline(max_bytes + 3)):
                     raw = rest
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            "the gzip file is damaged or cut short",
-            file=path,
-            line=number + 1,
-            given=str(error),
-            expected="a whole gzip file",
-            mend="download or copy it again; `gzip -t` tells whether it is whole",
-        ) from None
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    except READ_ERRORS as error:
+        raise unreadable(path, number + 1, error) from None
 
 
-def _open(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> BinaryIO:
+    """A file's bytes, unpacked if its name ends in .gz. Reading it raises READ_ERRORS."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # type: ignore[return-value]
 
 
-def _refuse_binary(path: Path, head: bytes) -> None:
+def refuse_binary(path: Path, head: bytes) -> None:
+    """Raise DataError if a file that begins so is not UTF-8 text. head: HEAD_BYTES of it."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         what, mend = "the file is UTF-16, not UTF-8", f"iconv -f UTF-16 -t UTF-8 {path} > converted"
     elif head.startswith(b"\x1f\x8b"):
@@ -165,7 +160,17 @@ def _refuse_binary(path: Path, head: bytes) -> None:
     raise DataError(what, file=path, given=f"first bytes {head[:8]!r}", expected="UTF-8 text", mend=mend)
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
+def unreadable(path: Path, line: int, error: Exception) -> DataError:
+    """What to raise for one of READ_ERRORS. line: where reading stopped, if it had begun."""
+    if isinstance(error, EOFError | gzip.BadGzipFile | zlib.error):
+        return DataError(
+            "the gzip file is damaged or cut short",
+            file=path,
+            line=line,
+            given=str(error),
+            expected="a whole gzip file",
+            mend="download or copy it again; `gzip -t` tells whether it is whole",
+        )
     if isinstance(error, FileNotFoundError):
         what, mend = "there is no such file", "check the name"
     elif isinstance(error, IsADirectoryError):
@@ -173,5 +178,5 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     elif isinstance(error, PermissionError):
         what, mend = "this user may not read the file", "change its permissions (chmod +r)"
     else:
-        what, mend = f"the file cannot be read: {error.strerror or error}", "check the disk"
+        what, mend = f"the file cannot be read: {getattr(error, 'strerror', None) or error}", "check the disk"
     return DataError(what, file=path, expected="a readable text file", mend=mend)

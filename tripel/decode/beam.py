@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tripel.decode.candidates import Candidates, Logits, Wish
 from tripel.decode.constraints import Constraints
-from tripel.decode.search import Choice, DecodeConfig, FinishReason, Hypothesis, Prompt, Search
+from tripel.decode.search import Choice, FinishReason, Hypothesis, Prompt, Search, SearchConfig
 
 
 class _Rows(NamedTuple):
@@ -23,7 +23,7 @@ class _Rows(NamedTuple):
 
 
 class Beam(Search):
-    """The `beam` best continuations of every sentence's hypotheses, until no other can enter the n_best.
+    """The `beam` best continuations of every text's hypotheses, until no other can enter the n_answers.
 
     At every step the 2 * beam best continuations are looked at. Those among the first `beam` that end are finished; the
     first `beam` that do not end live on: at most `beam` of them can end, so there are always enough.
@@ -32,14 +32,14 @@ class Beam(Search):
     nothing is copied, and there are no objects per hypothesis for Python to collect.
     """
 
-    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
+    def __init__(self, config: SearchConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
         super().__init__(config, prompts, eos_id)
-        self.constraints = Constraints(config, eos_id)
+        self.constraints = Constraints(config, prompts, eos_id)
         self.open = list(range(len(prompts)))
-        self.width = 1  # rows of each open sentence
+        self.width = 1  # rows of each open text
         self.steps: list[_Rows] = []
         patience = config.patience
-        self.n_enough = math.inf if patience is None else max(config.n_best, round(config.beam * patience))
+        self.n_enough = math.inf if patience is None else max(config.n_answers, round(config.beam * patience))
 
     @property
     def done(self) -> bool:
@@ -70,7 +70,7 @@ class Beam(Search):
             live = self._continue(i, place * self.width, log_p, origins, tokens)
             if self._is_finished(i, live):
                 ranked = sorted(self.hypotheses[i], key=lambda hypothesis: -hypothesis.score)
-                self.hypotheses[i] = ranked[: self.config.n_best]
+                self.hypotheses[i] = ranked[: self.config.n_answers]
                 continue
             still_open.append(i)
             rows.tokens.extend(live.tokens)
@@ -88,30 +88,30 @@ class Beam(Search):
         return self.steps[-1].log_p if self.steps else [0.0] * len(self.prompts)
 
     def _constrained(self) -> bool:
-        return self.constraints.active(self.n_prefix + self.step, self._said)
+        return self.constraints.active(self.step, self._said)
 
     def _said(self) -> list[tuple[list[int], bool]]:
         rows = [(i, place * self.width + row) for place, i in enumerate(self.open) for row in range(self.width)]
         return [(self._ids(i, row), self.prompts[i].guarded) for i, row in rows]
 
-    def _continue(
-        self, sentence: int, first_row: int, values: list[float], rows: list[int], tokens: list[int]
-    ) -> _Rows:
+    def _continue(self, text: int, first_row: int, values: list[float], rows: list[int], tokens: list[int]) -> _Rows:
         """File the candidates that end; return the `beam` best that do not."""
-        beam, eos_id = self.config.beam, self.eos_id
+        beam, eos_id, prompt = self.config.beam, self.eos_id, self.prompts[text]
         live = _Rows([], [], [])
         for rank, (log_p, row, token) in enumerate(zip(values, rows, tokens, strict=True)):
             if log_p == -math.inf or len(live.tokens) == beam:
                 break
-            if token != eos_id:
+            parent = first_row + row
+            said = [token] if token != eos_id else []
+            if said and not (prompt.ends and prompt.is_ended([*self._ids(text, parent), token])):
                 live.tokens.append(token)
-                live.parents.append(first_row + row)
+                live.parents.append(parent)
                 live.log_p.append(log_p)
             elif rank < beam:
-                self._file(sentence, self._ids(sentence, first_row + row), log_p, "stop")
-        if self.step >= self.prompts[sentence].limit:
+                self._file(text, parent, said, log_p, "stop")
+        if self.step >= prompt.limit:
             for token, parent, log_p in zip(*live, strict=True):
-                self._file(sentence, [*self._ids(sentence, parent), token], log_p, "length")
+                self._file(text, parent, [token], log_p, "length")
         if live.tokens:  # a place that cannot be filled repeats the last one, without a chance
             n_missing = beam - len(live.tokens)
             live.tokens.extend([live.tokens[-1]] * n_missing)
@@ -119,33 +119,43 @@ class Beam(Search):
             live.log_p.extend([-math.inf] * n_missing)
         return live
 
-    def _file(self, sentence: int, ids: list[int], log_p: float, reason: FinishReason) -> None:
+    def _file(self, text: int, parent: int, said: list[int], log_p: float, reason: FinishReason) -> None:
+        """An answer that ends with `said`, or with the end token, after what row `parent` has said."""
         score = log_p / self.step**self.config.length_penalty
-        self.hypotheses[sentence].append(Hypothesis(ids, score, reason))
+        ids = [*self._ids(text, parent), *said]
+        self.hypotheses[text].append(Hypothesis(ids, score, reason, self._log_probs(parent, log_p)))
 
-    def _is_finished(self, sentence: int, live: _Rows) -> bool:
-        """Whether enough hypotheses are finished, or no live one can still enter the n_best.
+    def _is_finished(self, text: int, live: _Rows) -> bool:
+        """Whether enough hypotheses are finished, or no live one can still enter the n_answers.
 
         log p only falls, so the best a live hypothesis can reach is its present log p over the most favourable length:
         the longest allowed if the penalty favours length (it divides a negative number), else the next.
         """
-        limit = self.prompts[sentence].limit
+        limit = self.prompts[text].limit
         if not live.tokens or self.step >= limit:
             return True
-        finished = self.hypotheses[sentence]
-        if len(finished) < self.config.n_best:
+        finished = self.hypotheses[text]
+        if len(finished) < self.config.n_answers:
             return False
         if len(finished) >= self.n_enough:
             return True
         penalty = self.config.length_penalty
         best_possible = live.log_p[0] / (limit if penalty >= 0 else self.step + 1) ** penalty
-        worst_kept = sorted((h.score for h in finished), reverse=True)[self.config.n_best - 1]
+        worst_kept = sorted((h.score for h in finished), reverse=True)[self.config.n_answers - 1]
         return best_possible <= worst_kept
 
-    def _ids(self, sentence: int, row: int) -> list[int]:
+    def _log_probs(self, row: int, log_p: float) -> list[float]:
+        """Of every token chosen by a row of the last step, and of the next one, with which it comes to log_p."""
+        totals = [log_p]
+        for step in reversed(self.steps):
+            totals.append(step.log_p[row])
+            row = step.parents[row]
+        return [total - before for total, before in zip(totals, [*totals[1:], 0.0], strict=True)][::-1]
+
+    def _ids(self, text: int, row: int) -> list[int]:
         """All that a row of the last step has said."""
         ids = []
         for step in reversed(self.steps):
             ids.append(step.tokens[row])
             row = step.parents[row]
-        return [*self.prompts[sentence].prefix, *reversed(ids)]
+        return [*self.prompts[text].prefix, *reversed(ids)]

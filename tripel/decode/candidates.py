@@ -43,10 +43,14 @@ class Candidates(NamedTuple):
 
 
 class Logits:
-    """The logits of the whole vocabulary (N, V), which may be changed before the choice; padding is never chosen."""
+    """The logits of the whole vocabulary (N, V), which may be changed before the choice; padding is never chosen.
 
-    def __init__(self, logits_NV: Tensor, pad_id: int) -> None:
-        logits_NV[:, pad_id] = -math.inf
+    pad_id: None where no token is for padding alone.
+    """
+
+    def __init__(self, logits_NV: Tensor, pad_id: int | None) -> None:
+        if pad_id is not None:
+            logits_NV[:, pad_id] = -math.inf
         self.logits_NV = logits_NV
         self._normaliser_N: Tensor | None = None
 
@@ -61,6 +65,13 @@ class Logits:
         if self._normaliser_N is None:
             self._normaliser_N = log_normaliser(self.logits_NV)
         return self._normaliser_N
+
+    def likeliest(self, n: int) -> list[list[tuple[int, float]]]:
+        """For every row its n likeliest tokens (of those that may be chosen) and their log-probabilities."""
+        values_NK, tokens_NK = self.logits_NV.topk(min(n, self.logits_NV.shape[1]))
+        log_p_NK = values_NK - self.normaliser()[:, None]
+        rows = zip(tokens_NK.tolist(), log_p_NK.tolist(), strict=True)
+        return [[pair for pair in zip(*row, strict=True) if pair[1] > -math.inf] for row in rows]
 
     def candidates(self, wish: Wish) -> Candidates:
         """What the wish asks for."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tripel.decode.candidates import Candidates, Logits
-from tripel.decode.search import DecodeConfig
+from tripel.decode.search import Prompt, SearchConfig
 
 LONGEST_PHRASE = 8
 """The longest phrase, in tokens, that the loop guard recognises."""
@@ -59,18 +59,18 @@ def has_loop(ids: Sequence[int], times: int) -> bool:
 class Constraints:
     """The rules of a config. Rows are given as (tokens said, whether the loop guard watches)."""
 
-    def __init__(self, config: DecodeConfig, eos_id: int) -> None:
+    def __init__(self, config: SearchConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
         self.config, self.eos_id = config, eos_id
         self._always = config.repetition_penalty != 1.0 or config.no_repeat_ngram > 0
+        self._phases = {len(prompt.prefix) % GUARD_EVERY for prompt in prompts}
         self._answer = (-1, False)
 
-    def active(self, n_said: int, rows: Callable[[], Sequence[Row]]) -> bool:
-        """Whether apply must be called, with all logits, now that answers have n_said tokens."""
-        if self._always or not self._guards(n_said):
+    def active(self, step: int, rows: Callable[[], Sequence[Row]]) -> bool:
+        """Whether apply must be called, with all logits, now that `step` tokens have been chosen."""
+        if self._always or not any(self._guards(phase + step) for phase in self._phases):
             return self._always
-        if self._answer[0] != n_said:
-            times = self.config.loop_guard
-            self._answer = (n_said, any(watched and is_looping(said, times) for said, watched in rows()))
+        if self._answer[0] != step:
+            self._answer = (step, any(self._loops(row) for row in rows()))
         return self._answer[1]
 
     def apply(self, scores: Candidates | Logits, rows: Sequence[Row]) -> None:
@@ -83,14 +83,18 @@ class Constraints:
         if config.repetition_penalty != 1.0:
             penalise_repetition(logits_NV, [said for said, _ in rows], config.repetition_penalty)
         scores.normaliser()
-        for row, (said, watched) in enumerate(rows):
-            if config.no_repeat_ngram and (banned := repeated_ngram_tokens(said, config.no_repeat_ngram)):
-                logits_NV[row, banned] = -math.inf
-            if watched and self._guards(len(said)) and is_looping(said, config.loop_guard):
-                end = logits_NV[row, self.eos_id].clone()
-                logits_NV[row] = -math.inf
-                logits_NV[row, self.eos_id] = end
+        for number, row in enumerate(rows):
+            if config.no_repeat_ngram and (banned := repeated_ngram_tokens(row[0], config.no_repeat_ngram)):
+                logits_NV[number, banned] = -math.inf
+            if self._loops(row):
+                end = logits_NV[number, self.eos_id].clone()
+                logits_NV[number] = -math.inf
+                logits_NV[number, self.eos_id] = end
+
+    def _loops(self, row: Row) -> bool:
+        said, watched = row
+        return watched and self._guards(len(said)) and is_looping(said, self.config.loop_guard)
 
     def _guards(self, n_said: int) -> bool:
-        times = self.config.loop_guard
-        return times > 0 and n_said >= times and n_said % GUARD_EVERY == 0
+        """By what has been said with the prefix, so that forcing what would be said anyway changes nothing."""
+        return self.config.loop_guard > 0 and n_said % GUARD_EVERY == 0

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from tripel.decode.beam import Beam
+from tripel.decode.candidates import Candidates, Logits
 from tripel.decode.constraints import has_loop
 from tripel.decode.greedy import Greedy, Sample
-from tripel.decode.search import DecodeConfig, Hypothesis, Prompt, Search
-from tripel.decode.session import Ids, Session, Translating, device_of, open_session
+from tripel.decode.search import DecodeConfig, Hypothesis, Prompt, Search, SearchConfig
+from tripel.decode.session import Session, Translating, device_of, open_session
 from tripel.decode.workers import default_workers, each
 from tripel.errors import InputError
 
@@ -22,10 +23,12 @@ SHARE_TOKENS = 512
 """Fewer than this are not worth sharing out among workers."""
 
 
-def run(session: Session, prompts: Ids, search: Search) -> Iterator[None]:
-    """Read the prompts, then choose and read the choice until the search is done; yields after every choice."""
+def run(session: Session, scores: Candidates | Logits, search: Search) -> Iterator[None]:
+    """Choose by the scores of what the session has read, read the choice, and so on until the search is done.
+
+    Yields after every choice.
+    """
     search.drop_share = session.drop_share
-    scores = session.read(prompts, search.wish)
     while True:
         tokens, rows = search.advance(scores)
         yield
@@ -56,7 +59,7 @@ def generate(
     prefixes = prefixes if prefixes is not None else [()] * len(sources)
     check_lengths(model, sources, prefixes)
     workers = default_workers(device_of(model)) if workers is None else workers
-    width = rows_per_sentence(config)
+    width = config.rows
     n_tokens = sum(map(len, sources)) * width
     budget = min(batch_tokens, max(SHARE_TOKENS, -(-n_tokens // max(1, workers)))) // width
 
@@ -84,9 +87,13 @@ def stream(
     """
     model_ready(model)
     check_lengths(model, [source], [prefix])
-    n_given = 0
     with torch.inference_mode():
         search, steps = begin(model, [source], [prefix], config)
+    yield from follow(search, steps)
+
+
+def follow(search: Search, steps: Iterator[None], n_given: int = 0) -> Iterator[int]:
+    """The ids of the answer to a search's only prompt as they are settled, but for the first n_given."""
     while True:
         with torch.inference_mode():  # entered anew each time: the caller's code runs between two tokens
             finished = next(steps, steps) is steps
@@ -104,11 +111,17 @@ def begin(
     vocabulary, n_prefix = model.vocabulary, len(prefixes[0])
     room = model.config.max_len - n_prefix
     prompts = [_prompt(source, prefix, config, room) for source, prefix in zip(sources, prefixes, strict=True)]
-    kind = Sample if config.sample else Greedy if config.beam == 1 else Beam
-    search = kind(config, prompts, vocabulary.eos_id)
+    search = search_for(config, prompts, vocabulary.eos_id)
     capacity = n_prefix + max(prompt.limit for prompt in prompts)
-    session = open_session(model, sources, max_len=capacity, rows_per_sentence=rows_per_sentence(config))
-    return search, run(session, [[vocabulary.start_id, *prefix] for prefix in prefixes], search)
+    session = open_session(model, sources, max_len=capacity, rows_per_sentence=config.rows)
+    scores = session.read([[vocabulary.start_id, *prefix] for prefix in prefixes], search.wish)
+    return search, run(session, scores, search)
+
+
+def search_for(config: SearchConfig, prompts: Sequence[Prompt], eos_id: int) -> Search:
+    """The search that config describes."""
+    kind = Sample if config.draws else Greedy if config.beam == 1 else Beam
+    return kind(config, prompts, eos_id)
 
 
 def batches(
@@ -147,11 +160,6 @@ def check_lengths(model: Translating, sources: Sequence[Sequence[int]], prefixes
             )
 
 
-def rows_per_sentence(config: DecodeConfig) -> int:
-    """How many rows a search keeps for one sentence."""
-    return config.n_best if config.sample else config.beam
-
-
 def model_ready(model: object) -> None:
     """Evaluation mode: dropout in a decoder would be silent nonsense."""
     if isinstance(model, torch.nn.Module) and model.training:
@@ -161,10 +169,10 @@ def model_ready(model: object) -> None:
 def _prompt(source: Sequence[int], prefix: Sequence[int], config: DecodeConfig, room: int) -> Prompt:
     limit = min(max(config.limit(len(source)) - len(prefix), config.max_length_extra), room)
     guarded = config.loop_guard > 0 and not has_loop(source, config.loop_guard)
-    return Prompt(limit, tuple(prefix), _seed(config.seed, source) if config.sample else 0, guarded)
+    return Prompt(limit, tuple(prefix), seed_of(config.seed, source) if config.draws else 0, guarded)
 
 
-def _seed(seed: int, source: Sequence[int]) -> int:
-    """A seed of the sentence's own, so that its draws do not depend on its neighbours."""
-    text = f"{seed}:{','.join(map(str, source))}"
+def seed_of(seed: int, ids: Sequence[int]) -> int:
+    """A seed of the text's own, so that its draws do not depend on its neighbours."""
+    text = f"{seed}:{','.join(map(str, ids))}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")

@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from tripel.decode.candidates import Candidates, Logits, Wish
 from tripel.decode.constraints import Constraints
 from tripel.decode.sampling import draw, filter_logits
-from tripel.decode.search import Choice, DecodeConfig, Hypothesis, Prompt, Search
+from tripel.decode.search import Alternatives, Choice, FinishReason, Hypothesis, Prompt, Search, SearchConfig
+
+_DRAWS_AT_ONCE = 256
 
 
 @dataclass
 class _Row:
-    """One answer in the making. draws: the uniform numbers of a sampled answer."""
+    """One answer in the making: number `number` to its prompt.
+
+    generator: of a sampled answer; draws: its next uniform numbers.
+    """
 
     prompt: int
-    ids: list[int] = field(default_factory=list)
-    log_p: float = 0.0
+    ids: list[int]
+    number: int = 0
+    log_probs: list[float] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)
     finished: bool = False
-    draws: Tensor | None = None
+    generator: torch.Generator | None = None
+    draws: list[float] = field(default_factory=list)
 
 
 class _PathSearch(Search):
     """Rows that never exchange their past."""
 
-    def __init__(self, config: DecodeConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
+    def __init__(self, config: SearchConfig, prompts: Sequence[Prompt], eos_id: int) -> None:
         super().__init__(config, prompts, eos_id)
         self.rows = [_Row(i, list(prompt.prefix)) for i, prompt in enumerate(prompts)]
-        self.constraints = Constraints(config, eos_id)
+        self.constraints = Constraints(config, prompts, eos_id)
         self.n_finished = 0
 
     @property
@@ -48,10 +56,14 @@ class _PathSearch(Search):
         if self._constrained():
             self.constraints.apply(scores, self._said())
         tokens, log_p = self._choose(scores)
+        if self.config.n_alternatives:
+            assert isinstance(scores, Logits)
+            for row, alternatives in zip(self.rows, scores.likeliest(self.config.n_alternatives), strict=True):
+                row.alternatives.append(alternatives)
         self.step += 1
-        for row, token, total in zip(self.rows, tokens, log_p, strict=True):
+        for row, token, value in zip(self.rows, tokens, log_p, strict=True):
             if not row.finished:
-                row.log_p = total
+                row.log_probs.append(value)
                 self._extend(row, token)
         if self.n_finished == 0 or self.n_finished < self.drop_share * len(self.rows):
             return Choice(tokens, None)
@@ -61,25 +73,29 @@ class _PathSearch(Search):
         return Choice([tokens[i] for i in kept], kept)
 
     def _constrained(self) -> bool:
-        return self.constraints.active(self.n_prefix + self.step, self._said)
+        return self.constraints.active(self.step, self._said)
 
     def _said(self) -> list[tuple[list[int], bool]]:
         return [(row.ids, self.prompts[row.prompt].guarded) for row in self.rows]
 
     def _choose(self, scores: Candidates | Logits) -> tuple[list[int], list[float]]:
-        """The token of every row and the row's log-probability with it."""
+        """The token of every row and its log-probability."""
         raise NotImplementedError
 
     def _extend(self, row: _Row, token: int) -> None:
+        prompt = self.prompts[row.prompt]
         stopped = token == self.eos_id
         if not stopped:
             row.ids.append(token)
-        if stopped or self.step >= self.prompts[row.prompt].limit:
+            stopped = prompt.is_ended(row.ids)
+        if stopped or self.step >= prompt.limit:
             row.finished = True
             self.n_finished += 1
-            score = row.log_p / self.step**self.config.length_penalty
+            score = math.fsum(row.log_probs) / self.step**self.config.length_penalty
+            reason: FinishReason = "stop" if stopped else "length"
+            alternatives = row.alternatives[: self.step]
             answers = self.hypotheses[row.prompt]
-            answers.append(Hypothesis(row.ids, score, "stop" if stopped else "length"))
+            answers.append(Hypothesis(row.ids, score, reason, row.log_probs, alternatives, row.number))
             answers.sort(key=lambda hypothesis: -hypothesis.score)
 
 
@@ -88,7 +104,7 @@ class Greedy(_PathSearch):
 
     @property
     def wish(self) -> Wish | None:
-        return None if self._constrained() else self._wish()
+        return None if self.config.n_alternatives or self._constrained() else self._wish()
 
     def advance(self, scores: Candidates | Logits) -> Choice:
         return self._advance(scores)
@@ -98,11 +114,11 @@ class Greedy(_PathSearch):
         return [tokens[0] for tokens in found.tokens], [log_p[0] for log_p in found.log_p]
 
     def _wish(self) -> Wish:
-        return Wish(1, [row.log_p for row in self.rows], len(self.rows))
+        return Wish(1, [0.0] * len(self.rows), len(self.rows))
 
 
 class Sample(_PathSearch):
-    """Tokens drawn from the filtered distribution; n_best independent answers per prompt.
+    """Tokens drawn from the filtered distribution; n_answers independent answers per prompt.
 
     Every answer has a random generator of its own, seeded by the prompt's seed and the answer's number.
     """
@@ -112,32 +128,34 @@ class Sample(_PathSearch):
         return None
 
     def advance(self, scores: Candidates | Logits) -> Choice:
-        n_best = self.config.n_best
-        if self.step > 0 or n_best == 1:
+        n = self.config.n_answers
+        if self.step > 0 or n == 1:
             return self._advance(scores)
         assert isinstance(scores, Logits)
-        self.rows = [_Row(row.prompt, list(row.ids)) for row in self.rows for _ in range(n_best)]
-        tokens, rows = self._advance(scores.repeat(n_best))
-        return Choice(tokens, [row // n_best for row in rows or range(len(tokens))])
+        self.rows = [_Row(row.prompt, list(row.ids), number) for row in self.rows for number in range(n)]
+        tokens, rows = self._advance(scores.repeat(n))
+        return Choice(tokens, [row // n for row in rows or range(len(tokens))])
 
     def _choose(self, scores: Candidates | Logits) -> tuple[list[int], list[float]]:
         assert isinstance(scores, Logits)
         config, logits_NV = self.config, scores.logits_NV
-        uniform_N = torch.tensor([self._uniform(i, row) for i, row in enumerate(self.rows)], dtype=torch.float64)
+        uniform_N = torch.tensor([self._uniform(row) for row in self.rows], dtype=torch.float64)
         filtered_NV = filter_logits(
             logits_NV, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, min_p=config.min_p
         )
         tokens_N = draw(filtered_NV, uniform_N.to(logits_NV.device))
         log_p_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - scores.normaliser()
-        log_p = [row.log_p + value for row, value in zip(self.rows, log_p_N.tolist(), strict=True)]
-        return tokens_N.tolist(), log_p
+        return tokens_N.tolist(), log_p_N.tolist()
 
-    def _uniform(self, index: int, row: _Row) -> float:
-        if row.draws is None:
-            prompt = self.prompts[row.prompt]
-            generator = torch.Generator().manual_seed(_mix(prompt.seed, index % self.config.n_best))
-            row.draws = torch.rand(prompt.limit, dtype=torch.float64, generator=generator)
-        return 0.0 if row.finished else float(row.draws[self.step])
+    def _uniform(self, row: _Row) -> float:
+        if row.finished:
+            return 0.0
+        if row.generator is None:
+            row.generator = torch.Generator().manual_seed(_mix(self.prompts[row.prompt].seed, row.number))
+        place = self.step % _DRAWS_AT_ONCE
+        if place == 0:
+            row.draws = torch.rand(_DRAWS_AT_ONCE, dtype=torch.float64, generator=row.generator).tolist()
+        return row.draws[place]
 
 
 def _mix(seed: int, number: int) -> int:

@@ -18,24 +18,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tripel.decode.candidates import CHUNK
+from tripel.models.decoder import Decoder
 from tripel.models.encoder_decoder import EncoderDecoder
 from tripel.nn.embed import TokenEmbedding
+from tripel.nn.linear import map_sizes
 
 PACK_FROM = 1 << 17
 """Weights with fewer numbers stay plain: oneDNN's call costs more (15 us) than its kernel saves."""
 
 M = TypeVar("M", bound=nn.Module)
+Model = TypeVar("Model", EncoderDecoder, Decoder)
 
 
-def pack(model: EncoderDecoder) -> EncoderDecoder:
+def pack(model: Model) -> Model:
     """The model's twin for decoding on CPU: equal answers, start and step faster. The model itself is not changed.
 
     The twin shares what it does not rearrange, and is not told when the model's weights change afterwards.
     A model on another device is returned as it is.
     """
-    if model.target_tokens.weight.device.type != "cpu":
+    tokens = model.tokens if isinstance(model, Decoder) else model.target_tokens
+    if tokens.weight.device.type != "cpu":
         return model
-    embedding_VD = model.target_tokens.weight.detach()
+    embedding_VD = tokens.weight.detach()
     with torch.inference_mode(False), torch.no_grad():
         twin = _twin(model, _packed)
         head = PackedLinear(*_filled(model.head.matrix(embedding_VD).detach(), model.head.bias))
@@ -45,6 +49,8 @@ def pack(model: EncoderDecoder) -> EncoderDecoder:
 
 class PackedLinear(nn.Module):
     """x W^T + b with the weight as the kernels want it: packed for several rows, transposed for one."""
+
+    sizes: tuple[int, ...]  # of the maps that it stands for, as FusedLinear has them
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
         super().__init__()
@@ -102,12 +108,21 @@ def _twin(module: M, convert: Callable[[nn.Module], nn.Module | None]) -> M:
 
 def _packed(module: nn.Module) -> nn.Module | None:
     if isinstance(module, nn.Linear):
-        return PackedLinear(module.weight, module.bias)
+        packed = PackedLinear(module.weight, module.bias)
+        packed.sizes = map_sizes(module)
+        return packed
+    if _holds_weights_only(module):
+        return module
     if isinstance(module, TokenEmbedding) and module.factor != 1.0:  # multiplied once, not at every step
         scaled = TokenEmbedding(*module.weight.shape, pad_id=module.pad_id, scale=False)
         scaled.weight = nn.Parameter(module.weight * module.factor, requires_grad=False)
         return scaled
     return None
+
+
+def _holds_weights_only(module: nn.Module) -> bool:
+    """Whether it is never called: others, a recurrent kernel for one, read the weights of the maps in it."""
+    return type(module).forward is nn.Module.forward and not isinstance(module, nn.ModuleList)
 
 
 def _filled(weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor]:

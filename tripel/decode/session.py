@@ -1,21 +1,25 @@
-"""Some sentences being decoded by a model: what the loop reads with, whatever computes it."""
+"""Some texts being decoded by a model: what the loop reads with, whatever computes it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from tripel.decode.candidates import Candidates, Logits, Wish
-from tripel.models.config import EncoderDecoderConfig, Vocabulary
+from tripel.models.config import DecoderConfig, EncoderDecoderConfig, Vocabulary
 
 Ids = Sequence[Sequence[int]]
 
+READ_AT_ONCE = 2048
+"""Positions of a prompt that a model reads in one pass, which bounds the memory that a long prompt takes."""
+
 
 class Session(Protocol):
-    """Rows that have read a source and a part of a target. drop_share: see Search."""
+    """Rows that have read what comes before the next token. drop_share: see Search."""
 
     drop_share: float
 
@@ -40,26 +44,74 @@ class Opening(Protocol):
     def open(self, sources: Ids, *, max_len: int, rows_per_sentence: int) -> Session: ...
 
 
+class Completing(Protocol):
+    """A language model: one with the init_state and step of Decoder, or with open_rows. unbounded: as Decoder's."""
+
+    config: DecoderConfig
+    vocabulary: Vocabulary
+
+    @property
+    def unbounded(self) -> bool: ...
+
+
+@runtime_checkable
+class OpeningRows(Protocol):
+    """A language model with sessions of its own kind."""
+
+    def open_rows(self, prompts: Ids, *, max_len: int, rows_per_prompt: int) -> tuple[Session, Logits]: ...
+
+
 def open_session(model: Any, sources: Ids, *, max_len: int, rows_per_sentence: int) -> Session:
     """A session of one row per source, with room for max_len positions of rows_per_sentence rows each."""
     if isinstance(model, Opening):
         return model.open(sources, max_len=max_len, rows_per_sentence=rows_per_sentence)
-    return TensorSession(model, sources, max_len)
+    source_BS, valid_BS = pad(sources, model.vocabulary.pad_id, device_of(model))
+    return TensorSession(model, model.start(source_BS, valid_BS, max_len=max_len))
+
+
+def open_rows(model: Any, prompts: Ids, *, max_len: int, rows_per_prompt: int) -> tuple[Session, Logits]:
+    """A session of one row per prompt of a language model, and the scores of what follows each.
+
+    Prompts may differ in length: those of one length are read together, then all rows are joined. There is room for
+    max_len positions of rows_per_prompt rows each. model: has open_rows itself, or init_state(batch, max_len) and
+    step(ids_NT, state) as Decoder.
+    """
+    if isinstance(model, OpeningRows):
+        return model.open_rows(prompts, max_len=max_len, rows_per_prompt=rows_per_prompt)
+    device, states, logits = device_of(model), [], []
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for _, group in groupby(order, key=lambda i: len(prompts[i])):
+        ids_NT = torch.tensor([list(prompts[i]) for i in group], device=device)
+        states.append(model.init_state(len(ids_NT), max_len))
+        for part_NT in ids_NT.split(READ_AT_ONCE, dim=1):
+            logits_NV = model.step(part_NT, states[-1])
+        logits.append(logits_NV)
+    session = TensorSession(model, states[0] if len(states) == 1 else type(states[0]).join(states))
+    logits_NV = torch.cat(logits)
+    if order != list(range(len(prompts))):
+        places = sorted(range(len(order)), key=order.__getitem__)
+        session.keep(places)
+        logits_NV = logits_NV[torch.tensor(places, device=device)]
+    return session, session.scores(logits_NV)
 
 
 class TensorSession:
-    """A session of a model that has start(source_BS, valid_BS, max_len=) and step(ids_NT, state)."""
+    """A session of a model that has step(ids_NT, state), with a state that it has made."""
 
     drop_share = 0.25
 
-    def __init__(self, model: Any, sources: Ids, max_len: int) -> None:
-        self.model, self.pad_id, self.device = model, model.vocabulary.pad_id, device_of(model)
-        source_BS, valid_BS = pad(sources, self.pad_id, self.device)
-        self.state = model.start(source_BS, valid_BS, max_len=max_len)
+    def __init__(self, model: Any, state: Any) -> None:
+        self.model, self.state, self.device = model, state, device_of(model)
+        vocabulary = model.vocabulary
+        self.pad_id = vocabulary.pad_id if vocabulary.pad_id != vocabulary.eos_id else None
 
     def read(self, ids: Ids, wish: Wish | None) -> Logits:
         """All logits, whatever is wished for."""
-        return Logits(self.model.step(torch.tensor(ids, device=self.device), self.state), self.pad_id)
+        return self.scores(self.model.step(torch.tensor(ids, device=self.device), self.state))
+
+    def scores(self, logits_NV: Tensor) -> Logits:
+        """Logits as the searches take them."""
+        return Logits(logits_NV, self.pad_id)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Select rows of the state."""

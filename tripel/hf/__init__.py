@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tripel.hf import marian
-from tripel.models.config import ModelConfig, Vocabulary
+from tripel.errors import FormatError
+from tripel.hf import gpt2, llama, marian
+from tripel.models.config import AnyModelConfig, Vocabulary
 
 Tensors = Mapping[str, Tensor]
 
@@ -18,23 +19,26 @@ Tensors = Mapping[str, Tensor]
 class Format:
     """A model class of transformers and how it maps to ours. The key in FORMATS is `model_type` in its config.json.
 
-    express: their config.json, or FormatError naming the options that it cannot hold. generation: their
-    generation_config.json. rename_to_theirs, rename_to_ours: exact inverses. understand: a folder of theirs as config,
-    vocabulary and tensors under their names, one for each of rename_to_theirs. usage: a section of the model card.
+    Each is asked only about models of the skeleton that has it in FORMATS_OF_KIND. express: their config.json, or
+    FormatError naming the options that it cannot hold. generation: their generation_config.json. rename_to_theirs,
+    rename_to_ours: exact inverses. understand: a folder of theirs as config, vocabulary and tensors under their names,
+    one for each of rename_to_theirs. usage: a section of the model card.
     """
 
     name: str
-    express: Callable[[ModelConfig, Vocabulary], dict[str, Any]]
-    generation: Callable[[ModelConfig, Vocabulary], dict[str, Any]]
-    rename_to_theirs: Callable[[ModelConfig, Tensors], dict[str, Tensor]]
-    rename_to_ours: Callable[[ModelConfig, Tensors], dict[str, Tensor]]
-    understand: Callable[[Mapping[str, Any], Tensors], tuple[ModelConfig, Vocabulary, dict[str, Tensor]]]
+    model_class: str
+    express: Callable[[Any, Vocabulary], dict[str, Any]]
+    generation: Callable[[Any, Vocabulary], dict[str, Any]]
+    rename_to_theirs: Callable[[Any, Tensors], dict[str, Tensor]]
+    rename_to_ours: Callable[[Any, Tensors], dict[str, Tensor]]
+    understand: Callable[[Mapping[str, Any], Tensors], tuple[AnyModelConfig, Vocabulary, dict[str, Tensor]]]
     usage: Callable[..., str]
 
 
 FORMATS: dict[str, Format] = {
     "marian": Format(
         "Marian",
+        marian.MODEL_CLASS,
         marian.express,
         marian.generation,
         marian.rename_to_theirs,
@@ -42,7 +46,48 @@ FORMATS: dict[str, Format] = {
         marian.understand,
         marian.usage,
     ),
+    "gpt2": Format(
+        "GPT2",
+        gpt2.MODEL_CLASS,
+        gpt2.express,
+        gpt2.generation,
+        gpt2.rename_to_theirs,
+        gpt2.rename_to_ours,
+        gpt2.understand,
+        gpt2.usage,
+    ),
+    "llama": Format(
+        "Llama",
+        llama.MODEL_CLASS,
+        llama.express,
+        llama.generation,
+        llama.rename_to_theirs,
+        llama.rename_to_ours,
+        llama.understand,
+        llama.usage,
+    ),
 }
 
-FORMAT_OF_KIND: dict[str, str] = {"encoder-decoder": "marian"}
-"""The format that can hold a model of each skeleton, if its options allow."""
+FORMATS_OF_KIND: dict[str, tuple[str, ...]] = {"encoder-decoder": ("marian",), "decoder": ("gpt2", "llama")}
+"""The formats that can hold a model of each skeleton, if its options allow."""
+
+
+def express(config: AnyModelConfig, vocabulary: Vocabulary) -> tuple[str, dict[str, Any]]:
+    """The first format that can hold a model, and its config.json there.
+
+    Raises FormatError that names, for each format of the skeleton, the options that it has no word for.
+    """
+    refusals: dict[str, FormatError] = {}
+    for name in FORMATS_OF_KIND[config.kind]:
+        try:
+            return name, FORMATS[name].express(config, vocabulary)
+        except FormatError as error:
+            refusals[FORMATS[name].name] = error
+    if len(refusals) == 1:
+        raise next(iter(refusals.values()))
+    raise FormatError(
+        "no format of transformers has words for all options of this model",
+        given="; ".join(f"not in {name}: {error.given}" for name, error in refusals.items()),
+        expected="; or ".join(f"for {name}: {error.expected}" for name, error in refusals.items()),
+        mend="train with the options of one of them, or keep the run folder: Tripel itself needs no other format",
+    )

@@ -11,9 +11,8 @@ from torch import Tensor
 from tripel.errors import CheckpointError, RecipeError
 from tripel.hf import FORMATS
 from tripel.hf.rules import mismatch
-from tripel.models.build import build
-from tripel.models.config import ModelConfig, Vocabulary
-from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.models.build import Model, build
+from tripel.models.config import AnyModelConfig, Vocabulary
 from tripel.nn.embed import Positions
 
 OUR_NAMES = "tripel"
@@ -23,8 +22,8 @@ MOST_POSITION_NUMBERS = 1 << 28
 
 
 def assemble(
-    config: ModelConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor], names: str, *, source: Path
-) -> EncoderDecoder:
+    config: AnyModelConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor], names: str, *, source: Path
+) -> Model:
     """A model made of tensors under the names of a format (or "tripel"), in evaluation mode.
 
     Nothing is allocated for what the config claims before the tensors are there to fill it. Raises CheckpointError.
@@ -53,12 +52,12 @@ def assemble(
     return model.eval()
 
 
-def _require_sane(config: ModelConfig, vocabulary: Vocabulary, source: Path) -> None:
+def _require_sane(config: AnyModelConfig, vocabulary: Vocabulary, source: Path) -> None:
     """Bounds that no file of weights proves: a table of sinusoids is computed, and ids index the vocabulary."""
     smallest = min(vocabulary.source_size, vocabulary.target_size)
     wrong_ids = [i for i in (vocabulary.pad_id, vocabulary.eos_id) if i >= smallest]
     wrong_ids += [vocabulary.start_id] if vocabulary.start_id >= vocabulary.target_size else []
-    too_long = config.max_len * config.d_model > MOST_POSITION_NUMBERS
+    too_long = config.positions == "sinusoidal" and config.max_len * config.d_model > MOST_POSITION_NUMBERS
     if wrong_ids or too_long:
         raise CheckpointError(
             "config.json describes a model that makes no sense",

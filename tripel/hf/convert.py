@@ -24,16 +24,21 @@ from tripel.checkpoint import (
     save_run,
 )
 from tripel.errors import CheckpointError, FormatError
-from tripel.hf import FORMAT_OF_KIND, FORMATS, Format
+from tripel.hf import FORMATS, Format, express
 from tripel.hf.assemble import assemble
+from tripel.hf.bytelevel import MERGES, VOCABULARY, byte_level_tokenizer
 from tripel.hf.sentencepiece import SOURCE_MODEL, marian_tokenizers
-from tripel.models.config import Vocabulary
-from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.models.build import Model
+from tripel.models.decoder import Decoder
 from tripel.storage import atomic_folder, read_json, read_tensors
 from tripel.text.pair import TokenizerPair
 
 INDEX = "model.safetensors.index.json"
 TOLERANCE = 1e-5
+_SEARCH = (
+    *("num_beams", "length_penalty", "max_length", "max_new_tokens"),
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,9 @@ def import_folder(folder: str | Path, out: str | Path) -> Conversion:
     folder, out = Path(folder), Path(out)
     settings = _foreign_settings(folder)
     name, form = _format_of(folder, settings)
-    config, vocabulary, tensors = form.understand(settings, read_weights(folder))
+    config, vocabulary, tensors = form.understand(settings, read_weights(folder, form))
     model = assemble(config, vocabulary, tensors, name, source=folder)
-    tokenizers, notes = _tokenizers(folder)
+    tokenizers, notes = _tokenizers(folder, settings)
     _require_free(out)
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     with atomic_folder(out, needed=needed) as draft:
@@ -78,17 +83,9 @@ def export_folder(run: str | Path, out: str | Path) -> Conversion:
     run, out = Path(run), Path(out)
     entry = read_entry(run)
     model = load_model(run)
-    if entry.model.kind not in FORMAT_OF_KIND:
-        raise FormatError(
-            "transformers has no class for this model",
-            given=f"model.kind: {entry.model.kind}",
-            expected=" or ".join(FORMAT_OF_KIND),
-            mend="keep the run folder: Tripel itself needs no other format",
-        )
-    form = FORMATS[FORMAT_OF_KIND[entry.model.kind]]
-    form.express(entry.model, entry.vocabulary)
+    form = FORMATS[express(entry.model, entry.vocabulary)[0]]
     require_checksums(run, entry, TOKENIZER_FILES)
-    tokenizers, notes = _tokenizers(run)
+    tokenizers, notes = _tokenizers(run, {})
     card = read_text(run / CARD) or f"# {run.resolve().name}\n"
     _require_free(out)
     needed = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -100,7 +97,7 @@ def export_folder(run: str | Path, out: str | Path) -> Conversion:
     return Conversion(out, form.name, difference, notes)
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path, form: Format) -> dict[str, Tensor]:
     """The tensors of a folder in one safetensors file or several. Raises FormatError if there are only pickled ones."""
     if (folder / WEIGHTS).exists():
         return read_tensors(folder / WEIGHTS)
@@ -120,37 +117,40 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         "the folder has no weights that Tripel reads",
         given=f"{folder}: {', '.join(pickled) or f'no {WEIGHTS}'}",
         expected=f"{WEIGHTS}; pickled files can run code when opened and are not read",
-        mend="open and save it once with transformers: MarianMTModel.from_pretrained(DIR).save_pretrained(DIR)",
+        mend=f"open and save it once with transformers: {form.model_class}.from_pretrained(DIR).save_pretrained(DIR)",
     )
 
 
-def largest_difference(a: EncoderDecoder, b: EncoderDecoder) -> float:
-    """The largest difference between two models' logits on random ids (one row padded), relative to logits above 1."""
-    source_BS, target_BT, valid_BS = _random_batch(a.vocabulary, min(a.config.max_len, 12))
+def largest_difference(a: Model, b: Model) -> float:
+    """The largest difference between two models' logits on random ids, relative to logits above 1."""
+    inputs = _random_inputs(a, min(a.config.max_len, 12))
     with torch.inference_mode():
-        first, second = (model.eval()(source_BS, target_BT, valid_BS).float() for model in (a, b))
+        first, second = (model.eval()(*inputs).float() for model in (a, b))
     return float((first - second).abs().max() / first.abs().max().clamp(min=1))
 
 
-def _random_batch(vocabulary: Vocabulary, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    random = torch.Generator().manual_seed(0)
+def _random_inputs(model: Model, length: int) -> tuple[Tensor, ...]:
+    """What forward takes: ids of three texts; before them, for a translation, those of sources, one of them padded."""
+    random, vocabulary = torch.Generator().manual_seed(0), model.vocabulary
     source_BS = torch.randint(vocabulary.source_size, (3, length), generator=random)
     target_BT = torch.randint(vocabulary.target_size, (3, length), generator=random)
+    target_BT[:, 0] = vocabulary.start_id
+    if isinstance(model, Decoder):
+        return (target_BT,)
     valid_BS = torch.ones_like(source_BS, dtype=torch.bool)
     valid_BS[1, length // 2 :] = False
     source_BS[~valid_BS] = vocabulary.pad_id
-    target_BT[:, 0] = vocabulary.start_id
     return source_BS, target_BT, valid_BS
 
 
-def _read_as_a_stranger(folder: Path) -> EncoderDecoder:
+def _read_as_a_stranger(folder: Path) -> Model:
     settings = {key: value for key, value in read_json(folder / CONFIG).items() if not key.startswith("tripel")}
     name, form = _format_of(folder, settings)
-    config, vocabulary, tensors = form.understand(settings, read_weights(folder))
+    config, vocabulary, tensors = form.understand(settings, read_weights(folder, form))
     return assemble(config, vocabulary, tensors, name, source=folder)
 
 
-def _require_equal(before: EncoderDecoder, after: EncoderDecoder, folder: Path) -> float:
+def _require_equal(before: Model, after: Model, folder: Path) -> float:
     difference = largest_difference(before, after)
     if not difference <= TOLERANCE:  # not a number is not equal either
         raise FormatError(
@@ -187,7 +187,7 @@ def _format_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Format]:
     return name, FORMATS[name]
 
 
-def _tokenizers(folder: Path) -> tuple[TokenizerPair | None, tuple[str, ...]]:
+def _tokenizers(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenizerPair | None, tuple[str, ...]]:
     if (folder / TOKENIZER_FILES[0]).exists():
         return TokenizerPair.load(folder), ()
     reason = f"{folder} has no {TOKENIZER_FILES[0]}"
@@ -196,9 +196,11 @@ def _tokenizers(folder: Path) -> tuple[TokenizerPair | None, tuple[str, ...]]:
             return marian_tokenizers(folder), ()
         except FormatError as error:
             reason = f"{error.what} ({error.given})"
+    elif (folder / VOCABULARY).exists() and (folder / MERGES).exists():
+        return byte_level_tokenizer(folder, [settings.get(f"{name}_token_id") for name in ("bos", "eos", "pad")]), ()
     note = (
         f"{reason}: only the weights were taken over; put the model's tokenizer, in the format of the `tokenizers` "
-        f"library, into the new folder as {TOKENIZER_FILES[0]} before translating"
+        f"library, into the new folder as {TOKENIZER_FILES[0]} before it is used"
     )
     return None, (note,)
 
@@ -206,7 +208,7 @@ def _tokenizers(folder: Path) -> tuple[TokenizerPair | None, tuple[str, ...]]:
 def _search(folder: Path) -> dict[str, Any]:
     """The settings of a search that are the user's choice, and not a property of the model."""
     settings = read_json(folder / GENERATION) if (folder / GENERATION).exists() else {}
-    return {key: settings[key] for key in ("num_beams", "length_penalty", "max_length") if key in settings}
+    return {key: settings[key] for key in _SEARCH if key in settings}
 
 
 def _imported_card(folder: Path, form: Format) -> str:

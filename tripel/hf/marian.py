@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from tripel.errors import FormatError
+from tripel.hf.common import as_float32, mixer_options, our_config, read_settings, require_equal, require_expressible
 from tripel.hf.rules import Rule, permute_stream, to_ours, to_theirs
-from tripel.models.config import EncoderDecoderConfig, ModelConfig, StackConfig, Vocabulary
+from tripel.models.config import EncoderDecoderConfig, StackConfig, Vocabulary
 from tripel.nn import AttentionConfig
 from tripel.nn.block import Activation
 from tripel.nn.embed import sinusoids
 
+MODEL_CLASS = "MarianMTModel"
 _OUR_ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu"}
 _THEIR_ACTIVATIONS: dict[Activation, str] = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
 _NORM_EPS = 1e-5  # torch's default, which their LayerNorms use and their config does not name
@@ -57,12 +58,13 @@ class MarianSettings(BaseModel):
     decoder_start_token_id: int = Field(58100, ge=0)
 
 
-def express(config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def express(config: EncoderDecoderConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """Their config.json for a model of ours. Raises FormatError that names every option the format has no word for."""
-    _refuse_inexpressible(config)
+    _require_expressible(config)
     encoder, decoder = config.encoder, config.decoder
+    of_encoder, of_decoder = (cast(AttentionConfig, stack.mixer) for stack in (encoder, decoder))
     return {
-        "architectures": ["MarianMTModel"],
+        "architectures": [MODEL_CLASS],
         "model_type": "marian",
         "is_encoder_decoder": True,
         "vocab_size": vocabulary.source_size,
@@ -73,11 +75,11 @@ def express(config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
         "decoder_layers": decoder.n_layers,
         "encoder_ffn_dim": encoder.d_ff or config.d_ff,
         "decoder_ffn_dim": decoder.d_ff or config.d_ff,
-        "encoder_attention_heads": encoder.mixer.n_heads,
-        "decoder_attention_heads": decoder.mixer.n_heads,
+        "encoder_attention_heads": of_encoder.n_heads,
+        "decoder_attention_heads": of_decoder.n_heads,
         "activation_function": _THEIR_ACTIVATIONS[config.activation],
         "dropout": config.dropout,
-        "attention_dropout": encoder.mixer.dropout,
+        "attention_dropout": of_encoder.dropout,
         "activation_dropout": 0.0,
         "scale_embedding": config.embed_scale,
         "static_position_embeddings": True,
@@ -89,7 +91,7 @@ def express(config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def generation(config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def generation(config: EncoderDecoderConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """Their generation_config.json under which generate() searches as we do: greedily, and padding is never said.
 
     forced_eos_token_id is null because an answer that we cut at its limit has no end token either.
@@ -98,14 +100,14 @@ def generation(config: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     return {**_tokens(vocabulary), **banned, "do_sample": False, "num_beams": 1, "max_length": config.max_len}
 
 
-def rename_to_theirs(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_to_theirs(config: EncoderDecoderConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our weights under their names, and the residual stream in the order of their sinusoids."""
     rules = _rules(config)
     theirs = to_theirs(rules, tensors)
     return permute_stream(rules, theirs, _halves_of_interleaved(config)) if _permuted(config) else theirs
 
 
-def rename_to_ours(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_to_ours(config: EncoderDecoderConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of rename_to_theirs, bit for bit."""
     rules = _rules(config)
     if _permuted(config):
@@ -115,14 +117,14 @@ def rename_to_ours(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[s
 
 def understand(
     settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
+) -> tuple[EncoderDecoderConfig, Vocabulary, dict[str, Tensor]]:
     """A Marian folder's config.json and weights, as a config of ours and the weights that rename_to_ours takes.
 
     Older and newer versions store different copies of the same matrices: one of each is kept. Tensors that mean nothing
     here are kept too, for the caller to refuse. Raises FormatError for what Tripel has no word for.
     """
-    theirs = _settings(settings)
-    rest = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    theirs = read_settings(MarianSettings, settings)
+    rest = as_float32(tensors)
     embeddings, tie = _take_embeddings(theirs, rest)
     bias = rest.pop("final_logits_bias", None)
     has_bias = bias is not None and bool(bias.any())
@@ -175,7 +177,7 @@ Answers may be up to max_length tokens long there; Tripel's limit grows with the
 {note}"""
 
 
-def _rules(config: ModelConfig) -> list[Rule]:
+def _rules(config: EncoderDecoderConfig) -> list[Rule]:
     """Our tensors and theirs, for the tensors that a model of this config has."""
     rules = _embedding_rules(config)
     for side, _ in _SIDES:
@@ -188,7 +190,7 @@ def _rules(config: ModelConfig) -> list[Rule]:
     return rules
 
 
-def _embedding_rules(config: ModelConfig) -> list[Rule]:
+def _embedding_rules(config: EncoderDecoderConfig) -> list[Rule]:
     if config.tie == "all":
         rules = [Rule("target_tokens.weight", ("model.shared.weight",), stream_dim=1)]
     else:
@@ -230,30 +232,27 @@ def _pair(ours: str, *theirs: str, weight_dim: int, bias_dim: int | None = None)
     ]
 
 
-def _refuse_inexpressible(config: ModelConfig) -> None:
-    needed: dict[str, tuple[object, object]] = {}
-    if config.wiring != "post":
-        needed["model.wiring"] = (config.wiring, "post")
-    if config.positions != "sinusoidal":
-        needed["model.positions"] = (config.positions, "sinusoidal")
-    if config.norm_eps != _NORM_EPS:
-        needed["model.norm_eps"] = (config.norm_eps, _NORM_EPS)
+def _require_expressible(config: EncoderDecoderConfig) -> None:
+    options: dict[str, tuple[object, object]] = {
+        "model.wiring": (config.wiring, "post"),
+        "model.norm": (config.norm, "layer"),
+        "model.positions": (config.positions, "sinusoidal"),
+        "model.norm_eps": (config.norm_eps, _NORM_EPS),
+        "model.bias": (config.bias, True),
+        "model.activation": (
+            config.activation,
+            config.activation if config.activation in _THEIR_ACTIVATIONS else " or ".join(_THEIR_ACTIVATIONS),
+        ),
+    }
     for side, _ in _SIDES:
-        mixer = getattr(config, side).mixer
-        if mixer.kind != "attention":
-            needed[f"model.{side}.mixer.kind"] = (mixer.kind, "attention")
-            continue
-        plain = AttentionConfig(n_heads=mixer.n_heads, dropout=mixer.dropout)
-        for option in AttentionConfig.model_fields:
-            if getattr(mixer, option) != getattr(plain, option):
-                needed[f"model.{side}.mixer.{option}"] = (getattr(mixer, option), getattr(plain, option))
-    if needed:
-        raise FormatError(
-            "the Marian format has no word for some options of this model",
-            given=", ".join(f"{option}: {value}" for option, (value, _) in needed.items()),
-            expected=", ".join(f"{option}: {value}" for option, (_, value) in needed.items()),
-            mend="train with the expected options, or keep the run folder: Tripel itself needs no other format",
-        )
+        stack: StackConfig = getattr(config, side)
+        d_ff = config.d_ff if stack.d_ff is None else stack.d_ff
+        options[f"model.{side}.d_ff"] = (d_ff, d_ff or "1 or more")
+        mixer, plain = stack.mixer, AttentionConfig()
+        if isinstance(mixer, AttentionConfig):
+            plain = AttentionConfig(n_heads=mixer.n_heads, dropout=mixer.dropout)
+        options |= mixer_options(f"model.{side}.mixer", mixer, plain)
+    require_expressible("Marian", options)
 
 
 def _tokens(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -266,27 +265,13 @@ def _tokens(vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def _permuted(config: ModelConfig) -> bool:
+def _permuted(config: EncoderDecoderConfig) -> bool:
     return config.positions == "sinusoidal" and config.sinusoid_order == "interleaved"
 
 
-def _halves_of_interleaved(config: ModelConfig) -> Tensor:
+def _halves_of_interleaved(config: EncoderDecoderConfig) -> Tensor:
     """Where each coordinate of a stream with all sines first stands in one where sines and cosines alternate."""
     return torch.cat([torch.arange(0, config.d_model, 2), torch.arange(1, config.d_model, 2)])
-
-
-def _settings(settings: Mapping[str, Any]) -> MarianSettings:
-    try:
-        return MarianSettings.model_validate(settings)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise FormatError(
-            f"config.json has a value of {key} that Tripel cannot take",
-            given=problem["input"],
-            expected=problem["msg"],
-            mend="use a model without it; there is no setting that would make Tripel compute the same",
-        ) from None
 
 
 def _take_embeddings(theirs: MarianSettings, rest: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -302,22 +287,12 @@ def _take_embeddings(theirs: MarianSettings, rest: dict[str, Tensor]) -> tuple[d
     if not theirs.tie_word_embeddings:
         return {name: x for name, x in zip(names, (source, target, head), strict=True) if x is not None}, "none"
     if not theirs.share_encoder_decoder_embeddings:
-        _require_equal("tie_word_embeddings", target, head)
+        require_equal("tie_word_embeddings", target, head)
         return {name: x for name, x in zip(names, (source, target), strict=False) if x is not None}, "target"
     used = [x for x in (shared, source, target, head) if x is not None]
     for matrix in used[1:]:
-        _require_equal("share_encoder_decoder_embeddings", used[0], matrix)
+        require_equal("share_encoder_decoder_embeddings", used[0], matrix)
     return ({"model.shared.weight": used[0]} if used else {}), "all"
-
-
-def _require_equal(option: str, a: Tensor | None, b: Tensor | None) -> None:
-    if a is not None and b is not None and a is not b and not torch.equal(a, b):
-        raise FormatError(
-            f"config.json says {option}: true, but the weights have different matrices for it",
-            given=f"matrices of shapes {list(a.shape)} and {list(b.shape)}",
-            expected="equal matrices, or only one of them",
-            mend=f"set {option} to false in config.json if the matrices are meant to differ",
-        )
 
 
 def _take_positions(theirs: MarianSettings, rest: dict[str, Tensor]) -> set[str]:
@@ -344,7 +319,7 @@ def _take_positions(theirs: MarianSettings, rest: dict[str, Tensor]) -> set[str]
     return {"learned"}
 
 
-def _config(theirs: MarianSettings, *, tie: str, head_bias: bool, positions: str, wiring: str) -> ModelConfig:
+def _config(theirs: MarianSettings, *, tie: str, head_bias: bool, positions: str, wiring: str) -> EncoderDecoderConfig:
     encoder, decoder = (
         StackConfig(
             n_layers=getattr(theirs, f"{side}_layers"),
@@ -355,31 +330,24 @@ def _config(theirs: MarianSettings, *, tie: str, head_bias: bool, positions: str
         )
         for side, _ in _SIDES
     )
-    try:
-        return EncoderDecoderConfig.model_validate(
-            {
-                "d_model": theirs.d_model,
-                "d_ff": theirs.encoder_ffn_dim,
-                "encoder": encoder,
-                "decoder": decoder,
-                "wiring": wiring,
-                "activation": _OUR_ACTIVATIONS[theirs.activation_function],
-                "norm_eps": _NORM_EPS,
-                "positions": positions,
-                "embed_scale": theirs.scale_embedding,
-                "tie": tie,
-                "head_bias": head_bias,
-                "max_len": theirs.max_position_embeddings,
-                "dropout": theirs.dropout,
-            }
-        )
-    except ValidationError as error:
-        raise FormatError(
-            "config.json describes a model that Tripel cannot build",
-            given=error.errors()[0]["msg"].removeprefix("Value error, "),
-            expected="an even d_model that the numbers of heads divide",
-            mend="use another model",
-        ) from None
+    return our_config(
+        EncoderDecoderConfig,
+        {
+            "d_model": theirs.d_model,
+            "d_ff": theirs.encoder_ffn_dim,
+            "encoder": encoder,
+            "decoder": decoder,
+            "wiring": wiring,
+            "activation": _OUR_ACTIVATIONS[theirs.activation_function],
+            "norm_eps": _NORM_EPS,
+            "positions": positions,
+            "embed_scale": theirs.scale_embedding,
+            "tie": tie,
+            "head_bias": head_bias,
+            "max_len": theirs.max_position_embeddings,
+            "dropout": theirs.dropout,
+        },
+    )
 
 
 def _vocabulary(theirs: MarianSettings) -> Vocabulary:

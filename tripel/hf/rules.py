@@ -19,12 +19,16 @@ class Rule:
 
     stream_dim: the dimension of each of theirs that runs along the residual stream, or None.
     as_row: theirs is ours with a dimension of size 1 in front.
+    sizes: the rows of ours that each of theirs has; None when all have equally many.
+    transposed: each of theirs is a matrix (inputs, outputs), the other way round than torch's.
     """
 
     ours: str
     theirs: tuple[str, ...]
     stream_dim: int | None = None
     as_row: bool = False
+    sizes: tuple[int, ...] | None = None
+    transposed: bool = False
 
 
 def to_theirs(rules: Iterable[Rule], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -34,7 +38,9 @@ def to_theirs(rules: Iterable[Rule], tensors: Mapping[str, Tensor]) -> dict[str,
     for rule in rules:
         tensor = rest.pop(rule.ours)
         tensor = tensor[None] if rule.as_row else tensor
-        result.update(zip(rule.theirs, tensor.chunk(len(rule.theirs)), strict=True))
+        parts = tensor.chunk(len(rule.theirs)) if rule.sizes is None else tensor.split(rule.sizes)
+        parts = tuple(part.T.contiguous() for part in parts) if rule.transposed else parts
+        result.update(zip(rule.theirs, parts, strict=True))
     assert not rest, f"no rule for {sorted(rest)}"
     return result
 
@@ -43,7 +49,7 @@ def to_ours(rules: Iterable[Rule], tensors: Mapping[str, Tensor]) -> dict[str, T
     """Their tensors under our names: the inverse of to_theirs."""
     result = {}
     for rule in rules:
-        parts = [tensors[name] for name in rule.theirs]
+        parts = [tensors[name].T.contiguous() if rule.transposed else tensors[name] for name in rule.theirs]
         tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
         result[rule.ours] = tensor[0] if rule.as_row else tensor
     return result

@@ -84,7 +84,7 @@ def initialise(model: Model) -> None:
                 isinstance(module, VocabularyHead) and module.weight is not None
             ):
                 nn.init.normal_(module.weight, std=0.02 if as_gpt2 else 1 / math.sqrt(config.d_model))  # type: ignore[arg-type]
-                if isinstance(module, TokenEmbedding):
+                if isinstance(module, TokenEmbedding) and module.pad_id is not None:
                     module.weight[module.pad_id].zero_()
             elif isinstance(module, Positions) and module.kind == "learned":
                 nn.init.normal_(module.weight, std=0.02)

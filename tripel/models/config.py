@@ -118,6 +118,7 @@ class Vocabulary(Config):
     """What the model must know of its tokenizers. start_id begins every target; eos_id ends it.
 
     A language model reads what it writes: its two sizes are one, and start_id stands for the end of an earlier text.
+    pad_id is eos_id where no token is for padding alone, as in GPT-2's vocabulary.
     """
 
     source_size: int = Field(ge=4, le=1 << 24)
@@ -125,6 +126,11 @@ class Vocabulary(Config):
     pad_id: int = Field(ge=0)
     eos_id: int = Field(ge=0)
     start_id: int = Field(ge=0)
+
+    @property
+    def padding_id(self) -> int | None:
+        """The token that is for padding alone, hence never said nor learnt; None where there is no such token."""
+        return None if self.pad_id == self.eos_id else self.pad_id
 
 
 ModelConfig = Annotated[EncoderDecoderConfig | DecoderConfig, Field(discriminator="kind")]

@@ -50,7 +50,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
         self.tokens = TokenEmbedding(
-            vocabulary.target_size, config.d_model, pad_id=vocabulary.pad_id, scale=config.embed_scale
+            vocabulary.target_size, config.d_model, pad_id=vocabulary.padding_id, scale=config.embed_scale
         )
         self.embedding, self.decoder = embedding, decoder
         self.head = VocabularyHead(vocabulary.target_size, config.d_model, tied=config.tie, bias=config.head_bias)

@@ -59,7 +59,7 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
-        pad, scale = vocabulary.pad_id, config.embed_scale
+        pad, scale = vocabulary.padding_id, config.embed_scale
         self.source_tokens = (
             None
             if config.tie == "all"

@@ -12,7 +12,6 @@ row feeds the config union, the builder and the law tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -36,15 +35,20 @@ class Example:
 
 @dataclass(frozen=True)
 class MixerRow:
-    """config: its pydantic class. build(config, d_model, causal=...) makes the module. causal_only: no encoder use.
+    """config: its pydantic class. build: its module, made with (config, d_model, causal=...). causal_only: no encoder use.
 
     examples: the plain one, then those that turn options on, by name.
     """
 
     config: type[BaseMixerConfig]
-    build: Callable[..., Mixer]
+    build: type[Mixer]
     examples: dict[str, Example]
     causal_only: bool = False
+
+    @property
+    def carries(self) -> bool:
+        """Whether a state has one size, however much was read."""
+        return self.build.constant_state
 
 
 MIXERS: dict[str, MixerRow] = {
@@ -87,4 +91,4 @@ MixerConfig = Annotated[AttentionConfig | RNNConfig | LSTMConfig | ConvConfig, F
 
 def build_mixer(config: Any, d_model: int, *, causal: bool) -> Mixer:
     """The mixer that config (a MixerConfig) names, for a residual stream of width d_model."""
-    return MIXERS[config.kind].build(config, d_model, causal=causal)
+    return MIXERS[config.kind].build(config, d_model, causal=causal)  # type: ignore[call-arg]

@@ -16,9 +16,12 @@ SinusoidOrder = Literal["halves", "interleaved"]
 
 
 class TokenEmbedding(nn.Module):
-    """A matrix (V, D), looked up and multiplied by a constant (sqrt(D) in Vaswani 2017, section 3.4)."""
+    """A matrix (V, D), looked up and multiplied by a constant (sqrt(D) in Vaswani 2017, section 3.4).
 
-    def __init__(self, vocab_size: int, d_model: int, *, pad_id: int, scale: bool) -> None:
+    pad_id: the row that is for padding alone and not learnt, or None.
+    """
+
+    def __init__(self, vocab_size: int, d_model: int, *, pad_id: int | None, scale: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
         self.pad_id, self.factor = pad_id, math.sqrt(d_model) if scale else 1.0

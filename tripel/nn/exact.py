@@ -36,11 +36,11 @@ class RMSNorm(nn.Module):
         return _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-any-return]
 
 
-def embedding(ids: Tensor, weight_VD: Tensor, pad_id: int) -> Tensor:
-    """torch.nn.functional.embedding with a padding row that gets no gradient, exact in bfloat16 on CPU."""
+def embedding(ids: Tensor, weight_VD: Tensor, pad_id: int | None) -> Tensor:
+    """torch.nn.functional.embedding with a padding row (or None) that gets no gradient, exact in bfloat16 on CPU."""
     if not _inexact(weight_VD):
         return F.embedding(ids, weight_VD, padding_idx=pad_id)
-    return _Embedding.apply(ids, weight_VD, pad_id)  # type: ignore[no-any-return]
+    return _Embedding.apply(ids, weight_VD, -1 if pad_id is None else pad_id)  # type: ignore[no-any-return]
 
 
 def _inexact(x: Tensor) -> bool:

@@ -1,38 +1,45 @@
-"""A prompt at the terminal: a line typed, its translation word by word, until the person has had enough."""
+"""A prompt at the terminal: a line typed, its answer word by word, until the person has had enough."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 
 from tripel.errors import InputError
-from tripel.pipelines.translate import Translator
 
 _PROMPT = "> "
 
 
+class Answering(Protocol):
+    """A Translator or a Completer."""
+
+    def stream(self, text: str, /, **settings: Any) -> Iterator[str]: ...
+
+
 def wanted(texts: Sequence[str] | None, file: Path | None) -> bool:
-    """Whether a person is at the keyboard and has given nothing to translate yet."""
+    """Whether a person is at the keyboard and has given nothing to answer yet."""
     return not texts and file is None and sys.stdin.isatty()
 
 
-def converse(translator: Translator, out: TextIO, *, console: Console, settings: dict[str, Any]) -> None:
-    """Translate each line that is typed, writing each word to out as soon as it is certain; an empty line is skipped.
+def converse(
+    model: Answering, out: TextIO, *, console: Console, settings: dict[str, Any], what: str = "a sentence"
+) -> None:
+    """Answer each line that is typed, writing each word to out as soon as it is certain; an empty line is skipped.
 
-    Greedy unless settings choose a search, so that words come one by one. The prompt and all else for the person go to
-    console. Ctrl-D and Ctrl-C end it, the latter first an answer that is being written. Raises InputError for wrong
-    settings, never for a line.
+    Of several hypotheses only one is kept unless settings choose a search, so that words come one by one. The prompt,
+    which asks for `what`, and all else for the person go to console. Ctrl-D and Ctrl-C end it, the latter first an
+    answer that is being written. Raises InputError for wrong settings, never for a line.
     """
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (arrow keys and a history of lines)
     settings = {"beam": 1, **settings}
-    translator.stream("", **settings)  # wrong settings are told before anything is typed
-    console.print("Type a sentence and press Enter; Ctrl-D ends.", style="dim", highlight=False)
+    model.stream("", **settings)  # wrong settings are told before anything is typed
+    console.print(f"Type {what} and press Enter; Ctrl-D ends.", style="dim", highlight=False)
     while True:
         try:
             line = _read(console)
@@ -42,7 +49,7 @@ def converse(translator: Translator, out: TextIO, *, console: Console, settings:
         if not line.strip():
             continue
         try:
-            for word in translator.stream(line, **settings):
+            for word in model.stream(line, **settings):
                 out.write(word)
                 out.flush()
         except InputError as error:

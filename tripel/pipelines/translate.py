@@ -7,21 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-from pydantic import ValidationError
-
 from tripel.decode.engine import generate, stream
 from tripel.decode.prepare import Engine, Precision, prepare
 from tripel.decode.search import DecodeConfig, FinishReason, Hypothesis
-from tripel.errors import InputError, nearest
+from tripel.errors import InputError
 from tripel.models.encoder_decoder import EncoderDecoder
 from tripel.pipelines.records import LineFormat, PlainLines
+from tripel.pipelines.settings import changed, check_text
 from tripel.pipelines.split import Piece, lines, sentences
 from tripel.text.clean import clean
 from tripel.text.pair import TokenizerPair
 from tripel.text.tokenizer import Tokenizer
-
-MAX_CHARACTERS = 10_000_000
-"""The longest text accepted: longer is a file given for a line."""
 
 LOOKAHEAD = 512
 """Lines read before the first is translated: enough to fill batches of like length."""
@@ -235,25 +231,7 @@ class Translator:
             yield piece.gap
 
     def _config(self, settings: dict[str, Any]) -> DecodeConfig:
-        unknown = next((name for name in settings if name not in DecodeConfig.model_fields), None)
-        if unknown is not None:
-            close = nearest(unknown, DecodeConfig.model_fields)
-            raise InputError(
-                f"there is no decoding setting {unknown!r}",
-                given=unknown,
-                expected=", ".join(DecodeConfig.model_fields),
-                mend=f"did you mean {close}?" if close else None,
-            )
-        try:
-            return DecodeConfig(**{**self.decode.model_dump(), **settings})
-        except ValidationError as error:
-            problem = error.errors()[0]
-            name = ".".join(map(str, problem["loc"]))
-            raise InputError(
-                f"decoding setting {name} cannot be used" if name else "these decoding settings do not fit together",
-                given=settings.get(name, settings),
-                expected=problem["msg"].removeprefix("Value error, "),
-            ) from None
+        return changed(self.decode, settings)
 
 
 class _Encoder:
@@ -281,15 +259,7 @@ class _Encoder:
 
 
 def _check_text(text: object, kind: str, number: int) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"{kind} {number} is not text", given=type(text).__name__, expected="a str")
-    if len(text) > MAX_CHARACTERS:
-        raise InputError(
-            f"{kind} {number} is too long for one text",
-            given=f"{len(text):,} characters",
-            expected=f"at most {MAX_CHARACTERS:,}",
-            mend="give it as lines: translate_lines, or `tripel translate RUN < FILE`",
-        )
+    check_text(text, kind, number, mend="give it as lines: translate_lines, or `tripel translate RUN < FILE`")
 
 
 def _words(fragments: Iterable[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from tripel.errors import TokenizerError
+from tripel.text.characters import CharacterTable
 
 if TYPE_CHECKING:
     from tripel.text.tokenizer import TokenizerConfig
@@ -39,15 +40,58 @@ _LONGEST_WORD = 1000
 _EVERY_CHARACTER = 1 << 21
 
 
-def train(config: TokenizerConfig, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    """A trained tokenizer with <pad>, <unk>, <s>, </s> as 0 to 3."""
+def train(config: TokenizerConfig, texts: Iterable[str], *, ends_texts: bool) -> tokenizers.Tokenizer:
+    """A trained tokenizer with <pad>, <unk>, <s>, </s> as 0 to 3. ends_texts: see Tokenizer.train."""
     backend = _TRAINERS[config.kind](config, texts)
     backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
-    # For other libraries that open the file, which expect a source to end; our own encode adds no special tokens.
-    backend.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", SPECIALS.index("</s>"))]
-    )
+    if ends_texts:
+        # For other libraries that open the file; our own encode adds no special tokens.
+        backend.post_processor = processors.TemplateProcessing(
+            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", SPECIALS.index("</s>"))]
+        )
     return backend
+
+
+def character_table(backend: tokenizers.Tokenizer) -> CharacterTable | None:
+    """The table that encodes texts for this tokenizer, if a table can: kinds char and byte."""
+    content = json.loads(backend.to_str())
+    model = content["model"]
+    if model.get("type") != "BPE" or model["merges"] or content["pre_tokenizer"] or model.get("byte_fallback"):
+        return None
+    steps = [step["type"] for step in _steps(content["normalizer"], "normalizers")]
+    vocabulary, unknown = model["vocab"], model["vocab"].get(model["unk_token"])
+    of_bytes = steps[-1:] == ["ByteLevel"]
+    if not set(steps) - {"ByteLevel"} <= {"NFC", "NFKC", "Lowercase"} or "ByteLevel" in steps[:-1]:
+        return None
+    if of_bytes:
+        ids = {value: vocabulary.get(shown) for value, shown in enumerate(_byte_characters())}
+        return None if None in ids.values() else CharacterTable(steps[:-1], ids, of_bytes=True, unknown=0)
+    ids = {ord(piece): number for piece, number in vocabulary.items() if len(piece) == 1}
+    return None if unknown is None else CharacterTable(steps, ids, of_bytes=False, unknown=unknown)
+
+
+def keeps_text_divisible(backend: tokenizers.Tokenizer) -> bool:
+    """Whether a text may be encoded in pieces cut before a space, a line end or the like: nothing is put in front of a
+    text, and what stands before a space has no part in what follows. True of char, byte and byte-level BPE."""
+    content = json.loads(backend.to_str())
+    before = _steps(content["normalizer"], "normalizers")
+    apart = _steps(content["pre_tokenizer"], "pretokenizers")
+    if any(step["type"] not in {"NFC", "NFKC", "Lowercase", "ByteLevel"} for step in before):
+        return False
+    if not apart:
+        return content["model"]["type"] == "BPE" and not content["model"]["merges"]
+    return apart[-1]["type"] == "ByteLevel" and not any(
+        step["type"] not in {"ByteLevel", "Split", "Digits"} or step.get("add_prefix_space") for step in apart
+    )
+
+
+def _steps(part: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer as its file has them, sequences laid flat."""
+    if part is None:
+        return []
+    if part["type"] != "Sequence":
+        return [part]
+    return [step for inner in part[name] for step in _steps(inner, name)]
 
 
 def byte_values(ids: Mapping[str, int]) -> dict[str, int]:
@@ -142,10 +186,31 @@ def _train_byte(config: TokenizerConfig, texts: Iterable[str]) -> tokenizers.Tok
     return backend
 
 
+def _train_byte_bpe(config: TokenizerConfig, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    """GPT-2's (Radford et al. 2019, section 2.2): words split by its pattern, in bytes, then merged."""
+    n_needed = len(SPECIALS) + 256
+    if config.vocab_size < n_needed:
+        raise _too_small(config, "256 bytes and 4 special tokens", f"{n_needed} or more")
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.normalizer = _unicode_normalizer(config)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=_byte_characters(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return backend
+
+
 _TRAINERS = {
     "word": _train_word,
     "char": _train_char,
     "byte": _train_byte,
+    "byte_bpe": _train_byte_bpe,
     "bpe": _train_bpe,
     "unigram": _train_unigram,
     "wordpiece": _train_wordpiece,

@@ -12,14 +12,17 @@ class TextStream:
 
     Text is held back while a character's bytes are incomplete. The work per id does not grow with the text: only the
     ids since the last certain point are decoded again, after the one before them, which keeps the spacing right.
+    context: ids of whole characters that come before, whose text is not given again.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], silent_ids: Collection[int]) -> None:
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], silent_ids: Collection[int], context: Sequence[int] = ()
+    ) -> None:
         self._decode = decode
         self._silent_ids = silent_ids
-        self._ids: list[int] = []
-        self._n_context = 0
-        self._context_text = ""
+        self._ids = [token_id for token_id in context if token_id not in silent_ids]
+        self._n_context = len(self._ids)
+        self._context_text = decode(self._ids)
 
     def push(self, token_id: int) -> str:
         """Take the next id; return the text that became certain with it, often a whole piece, sometimes nothing."""

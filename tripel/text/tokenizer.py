@@ -3,7 +3,8 @@
 Spacing is kept the way SentencePiece (Kudo and Richardson 2018) keeps it: a text gets one space in front, every space
 becomes U+2581 (shown as a low bar) and stays with the word after it, so that decoding needs no rules. A low bar in the
 text itself becomes "_". Decoding is thus the exact inverse of encoding up to Tokenizer.normalize, for every text with
-bpe, unigram and byte, and for every text whose words (characters) are in the vocabulary with word and wordpiece (char).
+bpe, unigram, byte and byte_bpe, and for every text whose words (characters) are in the vocabulary with word and
+wordpiece (char). The kinds char, byte and byte_bpe put nothing in front of a text: language models are made with them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tokenizers
 from pydantic import Field, model_validator
 
@@ -41,10 +43,11 @@ class TokenizerConfig(Config):
     shared: one vocabulary for source and target. min_frequency: how often a piece must occur to enter the vocabulary.
     dropout: BPE dropout (Provilkov et al. 2020), the chance that a merge is skipped, in training examples only.
     byte_fallback: bpe and unigram spell a character they do not know in UTF-8 bytes (256 entries) instead of giving
-    the unknown token, so that any text can be written and read back.
+    the unknown token, so that any text can be written and read back. byte_bpe needs no fallback: it is GPT-2's BPE,
+    whose pieces are made of bytes (Radford et al. 2019).
     """
 
-    kind: Literal["word", "char", "byte", "bpe", "unigram", "wordpiece"] = "bpe"
+    kind: Literal["word", "char", "byte", "bpe", "byte_bpe", "unigram", "wordpiece"] = "bpe"
     vocab_size: int = Field(8000, ge=8, le=1_000_000)
     shared: bool = True
     min_frequency: int = Field(1, ge=1)
@@ -85,14 +88,21 @@ class Tokenizer:
         marks = {self.pad_id, self.bos_id, self.eos_id}
         self._silent_ids = marks | self._special_ids - {self.unk_id}
         self._byte_values = backends.byte_values(self._ids)
+        self._table = backends.character_table(backend)
+        # Byte-level BPE goes over to bytes when words are parted, kind byte when a text is normalized.
+        self._spells_bytes_apart = isinstance(backend.decoder, tokenizers.decoders.ByteLevel) and bool(
+            backend.pre_tokenizer
+        )
         # A word that is unknown was almost always preceded by a space, which went with it.
         whole_words = isinstance(backend.model, tokenizers.models.WordLevel | tokenizers.models.WordPiece)
         self._unknown_piece = (backends.SPACE if whole_words else "") + UNKNOWN_TEXT
 
     @classmethod
-    def train(cls, config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+    def train(cls, config: TokenizerConfig, texts: Iterable[str], *, ends_texts: bool = True) -> Tokenizer:
         """Learn a vocabulary from texts (a stream will do, it is read once).
 
+        ends_texts: whether other libraries that open the file shall put </s> behind a text: right for a source that is
+        translated, wrong for a prompt. Ours never do.
         The same texts in the same order give the same tokenizer, but for kind unigram, whose training in the library is
         not reproducible (what was trained is: save it). Raises TokenizerError when there is no text, or when
         vocab_size is too small to hold the characters that occur.
@@ -106,7 +116,7 @@ class Tokenizer:
                 expected="at least one line with characters in it",
                 mend="look at the training files named in the recipe's data section",
             )
-        return cls(backends.train(config, itertools.chain([first or ""], texts)))
+        return cls(backends.train(config, itertools.chain([first or ""], texts), ends_texts=ends_texts))
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -151,9 +161,23 @@ class Tokenizer:
         """The ids of a text, without special tokens. The empty text gives no ids."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    @property
+    def opening_ids(self) -> tuple[int, ...]:
+        """The special tokens that the file puts in front of a text: none in those trained here, <s> in Llama's. A
+        language model that was trained with them expects them before every prompt."""
+        encoding = self._backend.encode("a", add_special_tokens=True)
+        marked = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return tuple(number for number, _ in itertools.takewhile(lambda pair: pair[1] == 1, marked))
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """encode for many texts, faster than one by one."""
         return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """encode for many texts as int32 arrays; many times as fast for kinds char and byte, where a table does."""
+        if self._table is not None:
+            return [self._table.encode(text) for text in texts]
+        return [np.array(ids, np.int32) for ids in self.encode_batch(texts)]
 
     def encode_words(self, texts: Sequence[str]) -> list[tuple[list[int], list[int | None]]]:
         """For each text its ids and, for each id, the number of the word (pre-token) it belongs to."""
@@ -171,14 +195,16 @@ class Tokenizer:
         """decode for many."""
         return [self.decode(ids) for ids in batch]
 
-    def stream(self) -> TextStream:
-        """An incremental detokenizer for ids that arrive one at a time."""
-        return TextStream(self.decode, self._silent_ids)
+    def stream(self, context: Sequence[int] = ()) -> TextStream:
+        """An incremental detokenizer for ids that arrive one at a time, after those of context."""
+        return TextStream(self.decode, self._silent_ids, context)
 
     def normalize(self, text: str) -> str:
         """What decode(encode(text)) gives: the text after Unicode normalisation (and lower-casing)."""
         normalizer, decoder = self._backend.normalizer, self._backend.decoder
         text = normalizer.normalize_str(text) if normalizer else text
+        if self._spells_bytes_apart:
+            return decoder.decode([piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str(text)])
         return decoder.decode(list(text)) if decoder else text
 
     def explain(self, text: str) -> Explanation:
@@ -197,6 +223,12 @@ class Tokenizer:
     def is_byte(self, token_id: int) -> bool:
         """Whether the id stands for one byte of a character that is not in the vocabulary."""
         return bool(self._byte_values) and self._pieces[token_id] in self._byte_values
+
+    @property
+    def keeps_text_divisible(self) -> bool:
+        """Whether the encodings of pieces of a text, cut before spaces, join to the text's: what a language model's
+        stream of tokens needs. True of the kinds char, byte and byte_bpe, and of GPT-2's own file."""
+        return backends.keeps_text_divisible(self._backend)
 
     @property
     def special_ids(self) -> frozenset[int]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tripel.data.batch import IGNORE, Batch
-from tripel.models.encoder_decoder import EncoderDecoder
-from tripel.training.fused_loss import FusedCrossEntropy, FusedRDrop
+from tripel.models.build import Model
+from tripel.training.fused_loss import CHUNK_CPU, FusedCrossEntropy, FusedRDrop
 
 
-def batch_loss_sum(model: EncoderDecoder, batch: Batch, *, label_smoothing: float, r_drop: float = 0.0) -> Tensor:
+def batch_loss_sum(model: Model, batch: Batch, *, label_smoothing: float, r_drop: float = 0.0) -> Tensor:
     """The loss of a batch, summed over its predicted tokens, in nats. r_drop: alpha of `r_drop_sum`, 0 for plain."""
     if not r_drop:
         h_BTD = model.features(**batch.inputs)
@@ -39,6 +40,17 @@ def cross_entropy_sum(
     h_ND, targets_N = _predicted(h_BTD, targets_BT)
     weight, bias = head
     return FusedCrossEntropy.apply(h_ND, weight, bias, targets_N, label_smoothing)  # type: ignore[no-any-return]
+
+
+def token_losses(h_BTD: Tensor, head: tuple[Tensor, Tensor | None], targets_BT: Tensor) -> Tensor:
+    """The cross-entropy of every target in nats, (B, T) float32; 0 where a target is IGNORE. head: as above."""
+    weight_VD, bias_V = head
+    rows = max(CHUNK_CPU // len(weight_VD), 1)
+    losses = [
+        F.cross_entropy(F.linear(h_ND, weight_VD, bias_V).float(), targets_N, ignore_index=IGNORE, reduction="none")
+        for h_ND, targets_N in zip(h_BTD.flatten(0, 1).split(rows), targets_BT.flatten().split(rows), strict=True)
+    ]
+    return torch.cat(losses).view(targets_BT.shape)
 
 
 def r_drop_sum(

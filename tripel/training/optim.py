@@ -66,8 +66,9 @@ class Muon(torch.optim.Optimizer):
     """Momentum, then the nearest semi-orthogonal matrix as update (Jordan et al. 2024).
 
     params: pairs (matrix, sizes): a matrix of maps stacked, sizes[i] rows each, is orthogonalised map by map. Maps of one
-    shape are iterated together in one batched product, each process of a group taking its share. lr, weight_decay (decoupled) and
-    momentum (Nesterov) as in the source. in_bfloat16: whether to iterate in that precision, as the source does.
+    shape are iterated together in one batched product, each process of a group taking its share. lr, weight_decay
+    (decoupled) and momentum (Nesterov) as in the source. in_bfloat16: whether to iterate in that precision, as the
+    source does.
     """
 
     def __init__(

@@ -106,6 +106,16 @@ def gather(x: Tensor) -> list[Tensor]:
     return parts
 
 
+def gather_named(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The tensors of all processes by name, on the CPU, in order of rank; each may have others, of other shapes."""
+    mine = {name: x.cpu() for name, x in tensors.items()}
+    if world_size() == 1:
+        return [mine]
+    parts: list[dict[str, Tensor]] = [{} for _ in range(world_size())]
+    dist.all_gather_object(parts, mine)
+    return parts
+
+
 def barrier() -> None:
     """Wait for all."""
     if world_size() > 1:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.models.build import Model
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -22,13 +22,13 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class Worker:
     """The model that runs forward and backward: the master itself in float32, its bfloat16 twin otherwise."""
 
-    def __init__(self, master: EncoderDecoder, precision: Precision) -> None:
+    def __init__(self, master: Model, precision: Precision) -> None:
         self.master = master
         self._parameters: list[Tensor] = list(master.parameters())
         self._gradients = [torch.zeros_like(p) for p in self._parameters]
         for p, gradient in zip(self._parameters, self._gradients, strict=True):
             p.grad = gradient
-        self.model = master
+        self.model: Model = master
         self._twins: list[Tensor] = []
         if precision == "bfloat16":
             self.model = copy.deepcopy(master).to(torch.bfloat16)

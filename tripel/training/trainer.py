@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from tripel.config import Config
 from tripel.data.batch import Batch
-from tripel.data.loader import Loader
+from tripel.data.steps import StepLoader
 from tripel.errors import TripelError
-from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.models.build import Model
+from tripel.models.decoder import Decoder
+from tripel.nn.mixer import State
 from tripel.training import parallel
 from tripel.training.averaging import MovingAverage, swapped
 from tripel.training.interrupt import StopRequest
@@ -59,7 +61,7 @@ class Store(Protocol):
 
     def save_step(self, step: int, groups: dict[str, dict[str, Tensor]], meta: dict[str, object]) -> None: ...
 
-    def save_best(self, model: EncoderDecoder, step: int, metrics: dict[str, float]) -> None: ...
+    def save_best(self, model: Model, step: int, metrics: dict[str, float]) -> None: ...
 
     def save_snapshot(self, step: int, tensors: dict[str, Tensor]) -> None: ...
 
@@ -93,13 +95,13 @@ class Trainer:
 
     def __init__(
         self,
-        model: EncoderDecoder,
-        loader: Loader,
+        model: Model,
+        loader: StepLoader[Batch],
         optim: OptimConfig,
         config: TrainConfig,
         *,
         label_smoothing: float,
-        validate: Callable[[EncoderDecoder], dict[str, float]] | None,
+        validate: Callable[[Model], dict[str, float]] | None,
         metric: str,
         store: Store,
         log: RunLog,
@@ -113,36 +115,50 @@ class Trainer:
         self.average = MovingAverage(model, config.ema) if config.ema else None
         self.progress = Progress()
         self._window = _Window()
+        self._carried = CarriedStates(self.worker.model)
         if config.compile:
             _compile_features(self.worker.model, log)
 
     def fit(self) -> TrainResult:
         """Train to the end, to the patience's end, or to a signal; a checkpoint is saved in each case."""
+        with StopRequest() as stop:
+            for _ in self.updates(stop):
+                pass
+        return self.result
+
+    def updates(self, stop: StopRequest) -> Iterator[int]:
+        """Train as fit does, giving the number of each update when it is made; `result` is there at the end.
+
+        Time that passes between two updates is not the training's, and random numbers that are drawn meanwhile do not
+        change it.
+        """
         self.model.train()
         self.worker.model.train()
-        reason = "finished"
+        self.result = TrainResult("finished", self.progress)
         steps = iter(self.loader)
         self._clock = time.monotonic() - self.progress.seconds
-        with StopRequest() as stop:
-            try:
-                while self.progress.step < self.config.steps:
-                    self._update(next(steps))
-                    at_validation = self.progress.step % self.config.valid_every == 0
-                    last = self.progress.step == self.config.steps
-                    stopping = parallel.any_true(stop.requested, self.device)
-                    if at_validation or last:
-                        self._validate_and_save()
-                        if self.config.patience and self.progress.stale >= self.config.patience:
-                            reason = "patience"
-                            break
-                    elif stopping:
-                        self._save()
-                    if stopping and not last:
-                        reason = "interrupted"
-                        break
-            finally:
-                steps.close()  # type: ignore[attr-defined]
-        return TrainResult(reason, self.progress)
+        try:
+            while self.progress.step < self.config.steps:
+                self._update(next(steps))
+                at_validation = self.progress.step % self.config.valid_every == 0
+                last = self.progress.step == self.config.steps
+                stopping = parallel.any_true(stop.requested, self.device)
+                if at_validation or last:
+                    self._validate_and_save()
+                    if self.config.patience and self.progress.stale >= self.config.patience:
+                        self.result = TrainResult("patience", self.progress)
+                        return
+                elif stopping:
+                    self._save()
+                if stopping and not last:
+                    self.result = TrainResult("interrupted", self.progress)
+                    return
+                random = _random_state(self.device)
+                yield self.progress.step
+                _set_random_state(random, self.device)
+                self._clock = time.monotonic() - self.progress.seconds
+        finally:
+            steps.close()  # type: ignore[attr-defined]
 
     def restore(self, groups: dict[str, dict[str, Tensor]], meta: dict[str, object]) -> None:
         """Continue from what `_save` stored: the next update is the one an uninterrupted run would have made."""
@@ -157,21 +173,22 @@ class Trainer:
         self.loader.load_state_dict(meta["loader"])  # type: ignore[arg-type]
         self.progress = Progress(**meta["progress"])  # type: ignore[arg-type]
         self._window = _Window(**meta["window"])  # type: ignore[arg-type]
+        if meta["world_size"] == parallel.world_size():  # otherwise other rows fall to each process: they begin anew
+            self._carried.load_tensors(groups.get(_carried_group(), {}))
         states = groups["random"]
         if f"cpu.{parallel.rank()}" in states:
-            torch.set_rng_state(states[f"cpu.{parallel.rank()}"])
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(states[f"cuda.{parallel.rank()}"], self.device)
+            suffix = f".{parallel.rank()}"
+            _set_random_state({k.removesuffix(suffix): x for k, x in states.items() if k.endswith(suffix)}, self.device)
 
     def _update(self, batches: list[Batch]) -> None:
         """One optimizer step on the micro-batches of this rank, exact to the predicted token."""
         n = parallel.total(sum(batch.count for batch in batches), self.device)
         self.worker.begin_step()
         loss_sum = 0.0
-        for batch in batches:
+        for number, batch in enumerate(batches):
             loss = batch_loss_sum(
                 self.worker.model,
-                batch.to(self.device),
+                self._carried.into(number, batch.to(self.device)),
                 label_smoothing=self.label_smoothing,
                 r_drop=self.config.r_drop,
             )
@@ -268,11 +285,9 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        states = parallel.gather(torch.get_rng_state().to(self.device))
-        random = {f"cpu.{i}": x.cpu() for i, x in enumerate(states)}
-        if self.device.type == "cuda":
-            own = torch.cuda.get_rng_state(self.device).to(self.device)
-            random |= {f"cuda.{i}": x.cpu() for i, x in enumerate(parallel.gather(own))}
+        states = parallel.gather_named(_random_state(self.device))
+        random = {f"{name}.{i}": x for i, state in enumerate(states) for name, x in state.items()}
+        carried = parallel.gather_named(self._carried.tensors())
         if parallel.is_main():
             groups = {
                 "model": {name: p.detach() for name, p in self.model.named_parameters()},
@@ -281,6 +296,7 @@ class Trainer:
             }
             if self.average is not None:
                 groups["ema"] = self.average.tensors
+            groups |= {_carried_group(rank): tensors for rank, tensors in enumerate(carried) if tensors}
             meta = {
                 "progress": vars(self.progress),
                 "window": vars(self._window),
@@ -289,6 +305,55 @@ class Trainer:
             }
             self.store.save_step(self.progress.step, groups, meta)
         parallel.barrier()
+
+
+class CarriedStates:
+    """The states that recurrent models go on with from step to step, one for each micro-batch of a step (truncated
+    back-propagation through time): numbers without a graph, so that no gradient crosses from one step to the one before.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._states: dict[int, State] = {}
+        self._stored: dict[str, Tensor] = {}
+
+    def into(self, number: int, batch: Batch) -> Batch:
+        """The batch with the state that it goes on with, if it does. number: its place in the step."""
+        if batch.carried is None:
+            return batch
+        assert isinstance(self.model, Decoder)
+        if not batch.carried or number not in self._states:
+            state = self.model.init_state(len(batch.targets_BT), 0)
+            prefix = f"{number}."
+            stored = {k.removeprefix(prefix): x for k, x in self._stored.items() if k.startswith(prefix)}
+            if batch.carried and stored:
+                state.load_tensors(stored)
+            self._states[number] = state
+        return replace(batch, inputs={**batch.inputs, "state": self._states[number]})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All states, to be stored."""
+        return {f"{i}.{name}": x for i, state in self._states.items() for name, x in state.tensors().items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of tensors: the next batches go on with these."""
+        self._states, self._stored = {}, tensors
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of the generators that training draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _carried_group(rank: int | None = None) -> str:
+    return f"carried-{parallel.rank() if rank is None else rank}"
 
 
 @dataclass
@@ -309,7 +374,7 @@ def is_better(metric: str, new: dict[str, float], best: dict[str, float]) -> boo
     return sign * new[metric] > sign * best[metric]
 
 
-def _compile_features(model: EncoderDecoder, log: RunLog) -> None:
+def _compile_features(model: Model, log: RunLog) -> None:
     """Compile the forward pass in place. Compilation happens at the first call: if it fails, say so once and go on."""
     eager = model.features
     compiled = torch.compile(eager, dynamic=True)

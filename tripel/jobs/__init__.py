@@ -1,0 +1,15 @@
+"""What each task brings to a run: its data, its batches, its validation. A run itself knows no task."""
+
+from __future__ import annotations
+
+from tripel.jobs.job import Job
+from tripel.jobs.next_token import NextTokenJob
+from tripel.jobs.translation import TranslationJob
+from tripel.recipe import Recipe
+
+JOBS: dict[str, type[Job]] = {"translation": TranslationJob, "next-token": NextTokenJob}
+
+
+def open_job(recipe: Recipe) -> Job:
+    """The job of a recipe's task; nothing is read yet."""
+    return JOBS[recipe.task.kind](recipe)
