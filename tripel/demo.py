@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 
@@ -21,9 +22,9 @@ from tripel.data.names import find_pair
 from tripel.data.phrasebook.generator import check_target
 from tripel.data.readers import read_pairs
 from tripel.errors import CheckpointError, InputError, RecipeError
-from tripel.evaluate import evaluate
+from tripel.evaluate import Evaluation, evaluate
 from tripel.inspection.attention import cross_attention
-from tripel.pipelines.load import load
+from tripel.pipelines.load import load_translator
 from tripel.pipelines.translate import Translator
 from tripel.recipe import Recipe
 from tripel.run import resumed_recipe, train
@@ -51,7 +52,7 @@ def demo(target: str, out: Path, console: Console) -> bool:
         if train(recipe, out, resume=resume, console=console, command=command).reason == "interrupted":
             _say(console, "interrupted; nothing is lost: type the same command again to go on")
             return False
-    _show(recipe, out, console)
+    _show(target, out, console)
     return True
 
 
@@ -78,13 +79,12 @@ def _holds_demo(out: Path, recipe: Recipe) -> bool:
     return True
 
 
-def _show(recipe: Recipe, out: Path, console: Console) -> None:
-    target = recipe.task.target
+def _show(target: str, out: Path, console: Console) -> None:
     compositional = f"phrasebook-{target}/compositional"
     _say(console, "\nHow good is it? BLEU, on 1,000 sentences each that it has never seen")
     _say(console, f"  from the same phrasebook               {_bleu(out, 'test'):6.2f}")
     _say(console, f"  with words it has never seen together  {_bleu(out, compositional):6.2f}")
-    translator = load(out)
+    translator = load_translator(out)
     examples = _examples(compositional, target)
     _say(console, "\nSome of the latter, word by word as they are generated")
     for example in examples[:: max(len(examples) // _N_SHOWN, 1)][:_N_SHOWN]:
@@ -128,7 +128,7 @@ def _examples(name: str, target: str) -> list[_Example]:
 
 
 def _bleu(out: Path, split: str) -> float:
-    return evaluate(out, split).scores.bleu
+    return cast(Evaluation, evaluate(out, split)).scores.bleu
 
 
 def _stream(translator: Translator, example: _Example, console: Console) -> None:

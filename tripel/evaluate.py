@@ -18,9 +18,7 @@ from tripel.data.text import TextDataConfig, TextSource, load_texts, open_text
 from tripel.data.tokens import encode_stream
 from tripel.errors import CheckpointError, InputError
 from tripel.jobs.next_token import context_of, stream_loss
-from tripel.pipelines.complete import Completer
-from tripel.pipelines.load import load
-from tripel.pipelines.translate import Translator
+from tripel.pipelines.load import load_completer, load_translator
 from tripel.recipe import Recipe
 from tripel.storage import atomic_write
 from tripel.tasks.next_token import TextLoss
@@ -132,7 +130,7 @@ def _evaluate_translator(
 ) -> Evaluation:
     name = _data_name(recipe, split)
     text, _ = load_parallel(name, task.source, task.target, cast(DataConfig, recipe.data), training=False)
-    translator = cast(Translator, load(run))
+    translator = load_translator(run)
     start = time.perf_counter()
     answers = [answer.text for answer in translator.translate(text.sources, **settings)]
     seconds = time.perf_counter() - start
@@ -144,7 +142,7 @@ def _evaluate_translator(
 
 
 def _evaluate_language_model(run: Path, recipe: Recipe, split: str) -> TextEvaluation:
-    completer = cast(Completer, load(run))
+    completer = load_completer(run)
     source = _text(recipe, split)
     start = time.perf_counter()
     stream = encode_stream(source, completer.tokenizer)

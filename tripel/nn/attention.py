@@ -19,7 +19,7 @@ from tripel.nn.rotary import rotate
 from tripel.nn.short_attention import short_attention
 
 # Up to this many keys the explicit product beats the flash kernel on CPU, whose backward is all overhead there.
-EXPLICIT_KEYS = 160
+EXPLICIT_KEYS = 256
 # From this many queries on it is a sequence that is read, not beams that take a step: worth padding its keys.
 WHOLE_QUERIES = 8
 
