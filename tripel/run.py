@@ -200,9 +200,13 @@ class Run:
 
     def save_best(self, model: Model, step: int, metrics: dict[str, float]) -> None:
         card = model_card(self.recipe, check_cell(self.recipe), model, step, metrics, self.command)
-        search = {"num_beams": self.recipe.decode.beam, "length_penalty": self.recipe.decode.length_penalty}
         checkpoint.save_run(
-            self.out, model, self.tokenizers, recipe_yaml=self.recipe.to_yaml(), card=card, search=search
+            self.out,
+            model,
+            self.tokenizers,
+            recipe_yaml=self.recipe.to_yaml(),
+            card=card,
+            search=self.job.generation,
         )
 
     def save_snapshot(self, step: int, tensors: dict[str, Tensor]) -> None:

@@ -33,6 +33,11 @@ class Job(ABC):
     def validates(self) -> bool:
         """Whether there is a validation set."""
 
+    @property
+    @abstractmethod
+    def generation(self) -> dict[str, object]:
+        """The recipe's decode section in the words of transformers' generation_config.json."""
+
     @abstractmethod
     def read(self) -> None:
         """Find, read and check the data. Raises DataError."""

@@ -43,6 +43,14 @@ class NextTokenJob(Job):
     def validates(self) -> bool:
         return self.texts.valid is not None
 
+    @property
+    def generation(self) -> dict[str, object]:
+        decode = cast(CompletionConfig, self.recipe.decode)
+        if not decode.draws:
+            return {"do_sample": False, "num_beams": decode.beam, "max_new_tokens": decode.max_new_tokens}
+        drawn = {"temperature": decode.temperature, "top_k": decode.top_k, "top_p": decode.top_p}
+        return {"do_sample": True, **drawn, "max_new_tokens": decode.max_new_tokens}
+
     def read(self) -> None:
         self.texts = load_texts(self.data)
         self.report = self.texts.report

@@ -36,6 +36,11 @@ class TranslationJob(Job):
     def validates(self) -> bool:
         return self.splits.valid is not None
 
+    @property
+    def generation(self) -> dict[str, object]:
+        decode = self.recipe.decode
+        return {"num_beams": decode.beam, "length_penalty": decode.length_penalty}
+
     def read(self) -> None:
         data, task = cast(DataConfig, self.recipe.data), cast(TranslationTask, self.recipe.task)
         self.task = task
