@@ -25,6 +25,7 @@ COMMANDS = {
     },
     "score": {"--input", "--json", "--top"},
     "evaluate": {"--split", "--output", "--beam", "--set", "--json"},
+    "compare": {"--out", "--data", "--valid", "--budget", "--steps", "--match", "--set"},
     "import": {"--out"},
     "export": {"--out", "--to"},
     "families": set(),
@@ -35,7 +36,7 @@ COMMANDS = {
 
 
 def test_the_public_names_are_these():
-    assert set(tripel.__all__) == {"Recipe", "Translator", "TripelError", "load", "train"}
+    assert set(tripel.__all__) == {"Completer", "Recipe", "Translator", "TripelError", "load", "train"}
     for name in tripel.__all__:
         assert getattr(tripel, name).__name__ == name
 

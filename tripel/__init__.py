@@ -10,16 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Translator", "TripelError", "load", "train"]
+__all__ = ["Completer", "Recipe", "Translator", "TripelError", "load", "train"]
 
 if TYPE_CHECKING:
     from tripel.errors import TripelError
+    from tripel.pipelines.complete import Completer
     from tripel.pipelines.load import load
     from tripel.pipelines.translate import Translator
     from tripel.recipe import Recipe
     from tripel.run import train
 
 _HOMES = {
+    "Completer": "tripel.pipelines.complete",
     "Recipe": "tripel.recipe",
     "Translator": "tripel.pipelines.translate",
     "TripelError": "tripel.errors",

@@ -242,12 +242,39 @@ def evaluate(
         Console().print(result)
 
 
+@app.command()
+def compare(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Two or more: names or paths.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write: a run folder each, and the report.")],
+    data: Annotated[
+        str | None, typer.Option(help="Text to train all of them on, instead of the recipes' own data.")
+    ] = None,
+    valid: Annotated[str | None, typer.Option(help="Validation data that go with --data; else its last tenth.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Seconds of training each: 90s, 5m, 1h.", show_default="5m")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates each, instead of --budget.")] = None,
+    match: Annotated[str | None, typer.Option(help="parameters: scale widths to the first one's number.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train several models on the same data with the same budget, and show what each of them makes of it."""
+    from tripel.compare import compare as compare_recipes
+
+    comparison = compare_recipes(
+        recipes, out, data=data, valid=valid, budget=budget, steps=steps, match=match, overrides=overrides or [],
+        console=_err,
+    )  # fmt: skip
+    if comparison is None:
+        raise typer.Exit(130)
+    Console().print(comparison)
+
+
 @app.command("import")
 def import_(
     folder: Annotated[Path, typer.Argument(help="A folder in Hugging Face's layout.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to write.")],
 ) -> None:
-    """Read a Hugging Face model (Marian) into a run folder, and check that nothing changed."""
+    """Read a Hugging Face model (Marian, GPT-2, Llama) into a run folder, and check that nothing changed."""
     from tripel.hf.convert import import_folder
 
     _err.print(str(import_folder(folder, out)), highlight=False)

@@ -73,8 +73,12 @@ def opened(
     overwrite: bool = False,
     console: Console | None = None,
     command: str | None = None,
+    tokenizers: TokenizerPair | None = None,
 ) -> Iterator[Run]:
-    """A run that is ready to train, its folder held until the block ends. Arguments and errors as of train."""
+    """A run that is ready to train, its folder held until the block ends. Arguments and errors as of train.
+
+    tokenizers: for a new run, those of others that it is to have in common with them; None trains its own.
+    """
     out, console = Path(out), console or Console(stderr=True)
     device = parallel.pick_device(recipe.train.device)
     parallel.begin(device)
@@ -94,7 +98,7 @@ def opened(
         started = time.monotonic()
         newest = checkpoint.newest_valid(out) if resume else None
         with parallel.main_first(device):
-            model = run.prepare(resume=resume, overwrite=overwrite)
+            model = run.prepare(resume=resume, overwrite=overwrite, tokenizers=tokenizers)
         with storage.held(out) if parallel.is_main() else contextlib.nullcontext():
             try:
                 run.begin(model, newest, started)
@@ -224,7 +228,7 @@ class Run:
 
     # Preparation.
 
-    def prepare(self, *, resume: bool, overwrite: bool) -> Model:
+    def prepare(self, *, resume: bool, overwrite: bool, tokenizers: TokenizerPair | None) -> Model:
         """Data, tokenizers, model. The folder of a new run is begun last: no error before that changes it.
 
         The main process makes what is not there yet (data, tokenizers, folder), the others find it.
@@ -233,7 +237,7 @@ class Run:
         self.job = job = open_job(recipe)
         job.read()
         begins = not resume and parallel.is_main()
-        self.tokenizers = job.train_tokenizers() if begins else TokenizerPair.load(self.out)
+        self.tokenizers = (tokenizers or job.train_tokenizers()) if begins else TokenizerPair.load(self.out)
         job.encode(self.tokenizers)
         torch.manual_seed(recipe.train.seed)
         model = build(recipe.model, job.vocabulary).to(self.device)

@@ -13,6 +13,8 @@ from tables import EOS, PAD, START
 
 from tripel.decode import complete as completing
 from tripel.decode.complete import CompletionConfig, complete, context_of, n_dropped, stream
+from tripel.decode.native import library
+from tripel.decode.prepare import prepare_decoder
 from tripel.errors import InputError
 from tripel.models.config import Vocabulary
 
@@ -377,3 +379,18 @@ def test_settings_that_make_no_sense_are_refused(wrong, message):
 
 def test_one_stop_string_need_not_be_a_list():
     assert CompletionConfig(stop="\n").stop == ("\n",)
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_engine_goes_on_as_the_model_does(name, engine):
+    if engine == "native" and (name not in ("attention", "modern") or library("decoder") is None):
+        pytest.skip("no C++ compiler here, or not a mixer that the native decoder has")
+    model, prompts = make(name, max_len=24).float(), [[], *prompts_of(6), [5] * 30]
+    fast = prepare_decoder(model, engine)
+    for config in CONFIGS.values():
+        longer = config.model_copy(update={"max_new_tokens": 20})
+        ours, plain = complete(fast, prompts, longer), complete(model, prompts, longer)
+        assert told(ours) == told(plain)
+        for a, b in zip(itertools.chain(*ours), itertools.chain(*plain), strict=True):
+            assert a.log_probs == pytest.approx(b.log_probs, abs=1e-3)

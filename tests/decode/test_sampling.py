@@ -28,6 +28,16 @@ def test_top_p_keeps_what_transformers_keeps(p):
     assert torch.equal(keep_top_p(logits(), p), expected)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("p", [0.3, 0.95])
+def test_top_p_of_a_large_vocabulary_keeps_what_transformers_keeps(p, spread):
+    values = logits(n=4, v=5000) * spread + torch.arange(5000) * 1e-5
+    expected = transformers.TopPLogitsWarper(p)(None, values)
+    ours = keep_top_p(values, p)
+    differing = (ours != expected).sum(-1)
+    assert int(differing.max()) <= (1 if spread else 4)  # sums of thousands of probabilities, added in another order
+
+
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.7, 1.0])
 def test_min_p_keeps_what_transformers_keeps(p):
     expected = transformers.MinPLogitsWarper(p)(None, logits())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import tokenizers as library
+import torch
 from test_language_models import write_theirs
 
 from tripel.checkpoint import load_run
 from tripel.errors import CheckpointError, TokenizerError
 from tripel.hf.convert import import_folder
+from tripel.models.decoder import Decoder
+from tripel.pipelines.complete import Completer
 from tripel.text.pair import TokenizerPair
 from tripel.text.tokenizer import Tokenizer
 
@@ -81,6 +84,27 @@ def test_tokens_that_the_file_puts_in_front_of_a_text_are_told(folder: Path) -> 
     opened = Tokenizer(backend)
     assert opened.opening_ids == (plain.eos_id,)
     assert opened.encode("dogs") == plain.encode("dogs")
+
+
+def test_prompts_begin_with_those_tokens_so_that_answers_are_those_of_transformers(folder: Path) -> None:
+    backend = library.Tokenizer.from_str(imported(folder).to_json())
+    backend.add_special_tokens(["<s>"])
+    start = backend.token_to_id("<s>")
+    backend.post_processor = library.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
+    tokenizer, chat = Tokenizer(backend), folder.parent / "chat"
+    ids = {"vocab_size": start + 1, "bos_token_id": start, "eos_token_id": tokenizer.eos_id, "pad_token_id": None}
+    theirs = write_theirs(chat, "llama", **ids)
+    TokenizerPair(tokenizer, tokenizer).save(chat)
+    import_folder(chat, folder.parent / "chat-run")
+    run = load_run(folder.parent / "chat-run")
+    completer = Completer(cast(Decoder, run.model), run.tokenizers.source, engine="plain")
+    encode = transformers.AutoTokenizer.from_pretrained(folder.parent / "chat-run")
+    for prompt in ("Two dogs", "play in", ""):
+        prompt_T = torch.tensor([encode(prompt).input_ids])
+        mask = torch.ones_like(prompt_T)
+        answer = theirs.generate(prompt_T, attention_mask=mask, max_new_tokens=8, do_sample=False, pad_token_id=0)
+        found = completer.complete(prompt, sample=False, max_new_tokens=8, loop_guard=0)
+        assert list(found.samples[0].ids) == answer[0, prompt_T.shape[1] :].tolist()
 
 
 def test_a_language_model_may_end_its_texts_with_another_special_token_than_its_tokenizer_is_known_for(

@@ -8,6 +8,7 @@ import pytest
 from test_completer import TEXT, completer, saying
 from typer.testing import CliRunner
 
+import tripel
 from tripel.checkpoint import save_run
 from tripel.cli import app, main
 from tripel.errors import InputError
@@ -194,3 +195,27 @@ def test_a_translator_is_not_taken_for_a_language_model(translator, command, mon
     assert "this run is a translator" in message and f"use `tripel translate {translator} ...`" in message
     with pytest.raises(InputError, match="a language model"):
         load_completer(translator)
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    folder, model = tmp_path_factory.mktemp("run"), completer()
+    save_run(folder, model.model, TokenizerPair(model.tokenizer, model.tokenizer), recipe_yaml=None, card="a card")
+    return folder
+
+
+def test_a_run_of_a_language_model_opens_as_a_completer(language_model):
+    model = tripel.load(language_model)
+    assert isinstance(model, tripel.Completer)
+    assert model.complete("To be", seed=3).text == completer().complete("To be", seed=3).text
+    result = CliRunner().invoke(app, ["complete", str(language_model), "To be", "--seed", "3", "--no-echo"])
+    assert result.stdout == model.complete("To be", seed=3).text + "\n"
+
+
+def test_a_language_model_is_not_taken_for_a_translator(language_model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tripel", "translate", str(language_model), "To be"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "this run is a language model" in message and f"use `tripel complete {language_model} ...`" in message

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+_LIKELIEST = 512
+"""Tokens that nearly always reach any top_p: found in less than half the time that sorting GPT-2's vocabulary takes."""
+
 
 def filter_logits(logits_NV: Tensor, *, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
     """All filters in the order temperature, top-k, top-p, min-p. Tokens ruled out become -inf."""
@@ -29,11 +32,16 @@ def keep_top_k(logits_NV: Tensor, k: int) -> Tensor:
 
 def keep_top_p(logits_NV: Tensor, p: float) -> Tensor:
     """The fewest likeliest tokens whose probabilities reach p (Holtzman et al. 2020); at least one."""
-    sorted_NV, order_NV = logits_NV.sort(descending=True, stable=True)
-    before_NV = sorted_NV.softmax(-1).cumsum(-1).roll(1, -1)
-    before_NV[:, 0] = 0.0
-    dropped_NV = torch.zeros_like(before_NV, dtype=torch.bool).scatter_(1, order_NV, before_NV >= p)
-    return logits_NV.masked_fill(dropped_NV, -math.inf)
+    n = min(_LIKELIEST, logits_NV.shape[-1])
+    sorted_NK, order_NK = logits_NV.topk(n)
+    reached_NK = (sorted_NK - logits_NV.logsumexp(-1, keepdim=True)).exp().cumsum(-1)
+    if n < logits_NV.shape[-1] and not bool((reached_NK[:, -1] >= p).all()):
+        sorted_NK, order_NK = logits_NV.sort(descending=True, stable=True)
+        reached_NK = sorted_NK.softmax(-1).cumsum(-1)
+    before_NK = reached_NK.roll(1, -1)
+    before_NK[:, 0] = 0.0
+    kept_NK = sorted_NK.masked_fill(before_NK >= p, -math.inf)
+    return torch.full_like(logits_NV, -math.inf).scatter_(1, order_NK, kept_NK)
 
 
 def keep_min_p(logits_NV: Tensor, p: float) -> Tensor:

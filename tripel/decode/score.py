@@ -115,7 +115,8 @@ def _score(model: Decoder, h_TD: Tensor, targets_T: Tensor, top: int, scores: To
     """Add the scores of targets, given the hidden states before them."""
     portion = max(1, LOGITS_AT_ONCE // model.vocabulary.target_size)
     for h, targets in zip(h_TD.split(portion), targets_T.split(portion), strict=True):
-        log_p_TV = model.logits(h[None])[0].log_softmax(-1)
+        logits_TV = model.logits(h[None])[0]
+        log_p_TV = logits_TV.log_softmax(-1, dtype=torch.promote_types(logits_TV.dtype, torch.float32))
         scores.log_probs.extend(log_p_TV.gather(1, targets[:, None])[:, 0].tolist())
         if top:
             values_TK, ids_TK = log_p_TV.topk(min(top, log_p_TV.shape[1]))

@@ -102,8 +102,7 @@ class TensorSession:
 
     def __init__(self, model: Any, state: Any) -> None:
         self.model, self.state, self.device = model, state, device_of(model)
-        vocabulary = model.vocabulary
-        self.pad_id = vocabulary.pad_id if vocabulary.pad_id != vocabulary.eos_id else None
+        self.pad_id = model.vocabulary.padding_id
 
     def read(self, ids: Ids, wish: Wish | None) -> Logits:
         """All logits, whatever is wished for."""

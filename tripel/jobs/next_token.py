@@ -12,11 +12,10 @@ from tripel.data.steps import StepLoader
 from tripel.data.text import TextDataConfig, load_texts
 from tripel.data.tokens import TokenStream, encode_stream, report_unknown_tokens
 from tripel.data.windows import WindowLoader
-from tripel.decode.complete import CompletionConfig
+from tripel.decode.complete import CompletionConfig, complete
 from tripel.jobs.job import Job
 from tripel.models.build import Model
 from tripel.models.decoder import Decoder, DecoderState
-from tripel.pipelines.complete import Completer
 from tripel.recipe import Recipe
 from tripel.tasks.next_token import TextLoss, language_vocabulary, text_loss
 from tripel.text.pair import TokenizerPair
@@ -94,11 +93,11 @@ class NextTokenJob(Job):
         assert self.valid_stream is not None
         decoder = cast(Decoder, model)
         loss = stream_loss(decoder, self.valid_stream, self.tokenizer, self.recipe)
-        prompt = self.tokenizer.decode(self.valid_stream.ids[:_SHOWN_TOKENS].tolist())
+        prompt = self.valid_stream.ids[:_SHOWN_TOKENS].tolist()
         config = cast(CompletionConfig, self.recipe.decode)
-        completer = Completer(decoder, self.tokenizer, config, engine="plain")
-        answer = completer.complete(prompt, max_new_tokens=_SHOWN_TOKENS, n=1, stop=())
-        log.sample(_on_one_line(prompt), _on_one_line(str(answer)))
+        config = config.model_copy(update={"max_new_tokens": _SHOWN_TOKENS, "n": 1, "top": 0, "on_overflow": "slide"})
+        answer = complete(decoder, [prompt], config)[0][0].ids[len(prompt) :]
+        log.sample(*(_on_one_line(self.tokenizer.decode(ids)) for ids in (prompt, answer)))
         return loss.metrics()
 
     def _stream(self, source: object) -> TokenStream:

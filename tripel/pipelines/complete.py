@@ -155,7 +155,7 @@ class Completer:
         return self._stream(ids, config)
 
     @overload
-    def score(self, texts: str, *, top: int = 0) -> Score: ...
+    def score(self, texts: str, *, top: int = 0) -> Score: ...  # type: ignore[overload-overlap]
 
     @overload
     def score(self, texts: Sequence[str], *, top: int = 0) -> list[Score]: ...
@@ -201,7 +201,7 @@ class Completer:
                 expected="characters of the text that the tokenizer was trained on",
                 mend="leave them out, or train with tokenizer.kind byte or byte_bpe, which know every character",
             )
-        return ids
+        return [*self.tokenizer.opening_ids, *ids]
 
     def _unknown(self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> tuple[str, ...]:
         """What of a text the tokenizer does not know, each once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -18,7 +18,8 @@ _PROMPT = "> "
 class Answering(Protocol):
     """A Translator or a Completer."""
 
-    def stream(self, text: str, /, **settings: Any) -> Iterator[str]: ...
+    @property
+    def stream(self) -> Callable[..., Iterator[str]]: ...
 
 
 def wanted(texts: Sequence[str] | None, file: Path | None) -> bool:

@@ -135,7 +135,9 @@ class Score:
         start, end = self.offsets[place]
         shared = place > 0 and self.offsets[place - 1] == (start, end)
         following = place + 1 < self.n_tokens and self.offsets[place + 1] == (start, end)
-        return self.pieces[place] if shared or following or start == end else repr(self.text[start:end])[1:-1].replace(" ", "␣")
+        if shared or following or start == end:
+            return self.pieces[place]
+        return repr(self.text[start:end])[1:-1].replace(" ", "␣")
 
     def _totals(self) -> str:
         return (

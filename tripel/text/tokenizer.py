@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -161,7 +162,7 @@ class Tokenizer:
         """The ids of a text, without special tokens. The empty text gives no ids."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
-    @property
+    @cached_property
     def opening_ids(self) -> tuple[int, ...]:
         """The special tokens that the file puts in front of a text: none in those trained here, <s> in Llama's. A
         language model that was trained with them expects them before every prompt."""
