@@ -299,17 +299,10 @@ def families() -> None:
     """The families of model that can be built: every supported combination."""
     from tripel.recipe import CELLS
 
-    table = Table("family", "skeleton", "mixers", "input", "task", "wiring", "HF format")
+    table = Table("family", "what it is", "wiring", "Hugging Face")
     for cell in CELLS:
-        table.add_row(
-            cell.family,
-            cell.skeleton,
-            ", ".join(cell.mixers),
-            cell.input,
-            cell.task,
-            " or ".join(cell.wirings),
-            cell.format or "-",
-        )
+        what = f"{cell.skeleton} with {' or '.join(cell.mixers)}, {cell.task}"
+        table.add_row(cell.family, what, " or ".join(cell.wirings), cell.format or "-")
     Console().print(table)
 
 
