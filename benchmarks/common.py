@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from turns import Race
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -40,6 +42,23 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def speed_table(race: Race) -> str:
+    """A row for each contender of a training benchmark; ratios within a round, to those whose names begin with tripel."""
+    ours = [name for name in race.speeds if name.startswith("tripel")]
+    header = ["", "tokens/s", "last loss", "parameters", *(f"{name} is faster by" for name in ours)]
+    rows = [
+        [
+            name,
+            spread(speed, ",.0f"),
+            f"{race.losses[name]:.3f}",
+            f"{race.parameters[name]:,}",
+            *(spread([a / b for a, b in zip(race.speeds[mine], speed, strict=True)], ".2f") for mine in ours),
+        ]
+        for name, speed in race.speeds.items()
+    ]
+    return markdown_table(header, rows)
 
 
 def write_result(name: str, *, title: str, table: str, notes: Sequence[str]) -> None:

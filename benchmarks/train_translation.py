@@ -16,47 +16,37 @@ mutable defaults, a ValueError there), and this project needs 3.11.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import machine, markdown_table, spread, versions, write_result
+from common import machine, speed_table, versions, write_result
+from loops import plain_loop, tripel_loop
 from peer_eole import DIFFERENCES
-from rich.console import Console
-from turns import Turns
+from torch import Tensor
+from turns import ALLOCATOR, Command, Race, Turns, race
 
 from tripel.data.batch import IGNORE, Batch
 from tripel.data.checks import DataConfig
 from tripel.data.corpus import encode_corpus
 from tripel.data.loader import Loader
 from tripel.data.parallel import load_splits
-from tripel.models.build import build, count_parameters
+from tripel.models.build import build
 from tripel.models.catalog import CATALOG
 from tripel.models.config import EncoderDecoderConfig, Vocabulary
 from tripel.tasks.translation import collate, vocabulary_of
 from tripel.text.pair import TokenizerPair
 from tripel.text.tokenizer import TokenizerConfig
-from tripel.training import allocator
-from tripel.training.log import RunLog
-from tripel.training.optim import OptimConfig
-from tripel.training.trainer import TrainConfig, Trainer
+from tripel.training.precision import Precision
 
 VOCABULARY, TOKENS, SMOOTHING, RATE, SEED = 10_000, 4096, 0.1, 5e-4, 1
-# What tripel.training.allocator asks of a running process, for one that is being started.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
 # name: (who, precision, environment)
-CONTENDERS: dict[str, tuple[str, str, dict[str, str]]] = {
+CONTENDERS: dict[str, tuple[str, Precision, dict[str, str]]] = {
     "tripel bfloat16": ("tripel", "bfloat16", {}),
     "tripel float32": ("tripel", "float32", {}),
     "transformers float32": ("transformers", "float32", {}),
@@ -96,7 +86,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         batches = Path(folder) / "batches.pt"
         prepare(batches, args.size, args.rounds * args.steps + args.steps)
-        compete(args, batches)
+        commands = {name: command(name, batches, args) for name in args.only}
+        report(args, race(commands, rounds=args.rounds, n_steps=args.steps))
 
 
 def eole_versions(python: str) -> str:
@@ -133,45 +124,23 @@ def prepare(path: Path, size: str, n: int) -> None:
     )
 
 
-def compete(args: argparse.Namespace, batches: Path) -> None:
-    workers = {name: start(name, batches, args) for name in args.only}
-    first = {name: turn(name, worker, args.steps) for name, worker in workers.items()}  # to warm up
-    parameters = {name: result["parameters"] for name, result in first.items()}
-    speeds: dict[str, list[float]] = {name: [] for name in workers}
-    losses = {}
-    for done in range(args.rounds):
-        for name, worker in workers.items():
-            result = turn(name, worker, args.steps)
-            speeds[name].append(result["tokens"] / result["seconds"])
-            losses[name] = result["loss"]
-        latest = ", ".join(f"{name} {speed[-1]:,.0f}" for name, speed in speeds.items())
-        print(f"round {done + 1}: {latest} tokens/s", file=sys.stderr)
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
-    report(args, speeds, losses, parameters)
+def command(name: str, batches: Path, args: argparse.Namespace) -> Command:
+    """What starts a contender."""
+    who, precision, environment = CONTENDERS[name]
+    if who == "eole":
+        worker = Path(__file__).with_name("peer_eole.py")
+        started = [args.peer_python, str(worker), str(batches), "--precision", precision]
+    else:
+        started = [sys.executable, __file__, "--worker", name, str(batches), "--size", args.size]
+    return [*started, "--threads", str(args.threads)], environment
 
 
-def report(
-    args: argparse.Namespace, speeds: dict[str, list[float]], losses: dict[str, float], parameters: dict[str, int]
-) -> None:
-    ours = [name for name in speeds if name.startswith("tripel")]
-    header = ["", "tokens/s", "last loss", "parameters", *(f"{name} is faster by" for name in ours)]
-    rows = [
-        [
-            name,
-            spread(speed, ",.0f"),
-            f"{losses[name]:.3f}",
-            f"{parameters[name]:,}",
-            *(spread([a / b for a, b in zip(speeds[mine], speed, strict=True)], ".2f") for mine in ours),
-        ]
-        for name, speed in speeds.items()
-    ]
-    table = markdown_table(header, rows)
+def report(args: argparse.Namespace, found: Race) -> None:
+    table = speed_table(found)
     print(table)
     threads = args.threads or torch.get_num_threads()
     options = " ".join(sys.argv[1:]).replace(args.peer_python, "PYTHON")  # no path of one machine in a table
-    with_eole = any(CONTENDERS[name][0] == "eole" for name in speeds)
+    with_eole = any(CONTENDERS[name][0] == "eole" for name in found.speeds)
     write_result(
         f"train_translation{'' if args.size == 'tiny' else f'_{args.size}'}",
         title=f"Training a transformer_{args.size}: source and target tokens a second",
@@ -188,32 +157,6 @@ def report(
     )
 
 
-def start(name: str, batches: Path, args: argparse.Namespace) -> subprocess.Popen[str]:
-    who, precision, environment = CONTENDERS[name]
-    if who == "eole":
-        worker = Path(__file__).with_name("peer_eole.py")
-        command = [args.peer_python, str(worker), str(batches), "--precision", precision]
-    else:
-        command = [sys.executable, __file__, "--worker", name, str(batches), "--size", args.size]
-    return subprocess.Popen(
-        [*command, "--threads", str(args.threads)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
-
-
-def turn(name: str, worker: subprocess.Popen[str], n_steps: int) -> dict[str, Any]:
-    """Let a worker take n_steps updates while the others wait."""
-    assert worker.stdin is not None and worker.stdout is not None
-    print(n_steps, file=worker.stdin, flush=True)
-    line = worker.stdout.readline()
-    if not line:
-        raise SystemExit(f"{name} ended before its turn was over")
-    return json.loads(line)
-
-
 def work(name: str, path: Path, size: str) -> None:
     """A contender's process."""
     stored = torch.load(path, weights_only=True)
@@ -221,38 +164,16 @@ def work(name: str, path: Path, size: str) -> None:
     torch.manual_seed(SEED)
     who, precision, _ = CONTENDERS[name]
     turns = Turns([Batch(**batch) for batch in stored["batches"]])
-    (train_tripel if who == "tripel" else train_transformers)(config, vocabulary, precision, turns)
+    if who == "tripel":
+        tripel_loop(build(config, vocabulary), turns, precision, rate=RATE, label_smoothing=SMOOTHING)
+    else:
+        train_transformers(config, vocabulary, precision, turns)
 
 
-def train_tripel(config: EncoderDecoderConfig, vocabulary: Vocabulary, precision: Any, turns: Turns) -> None:
-    """The trainer itself, which never comes to a validation."""
-    allocator.keep_memory()
-    model = build(config, vocabulary)
-    turns.parameters = count_parameters(model)
-    Trainer(
-        model,
-        loader=turns,  # type: ignore[arg-type]
-        optim=OptimConfig(lr=RATE, schedule="constant", warmup_steps=0),
-        config=TrainConfig(steps=10**9, valid_every=10**9, log_every=1, precision=precision),
-        label_smoothing=SMOOTHING,
-        validate=None,
-        metric="bleu",
-        store=None,  # type: ignore[arg-type]  # nothing is saved
-        log=_LossLog(turns),
-    ).fit()
-
-
-class _LossLog(RunLog):
-    def __init__(self, turns: Turns) -> None:
-        super().__init__(Path(), 1, console=Console(stderr=True), quiet=True)
-        self.turns = turns
-
-    def training(self, record: dict[str, float], seconds_left: float) -> None:
-        self.turns.loss = record["train_loss"]
-
-
-def train_transformers(config: EncoderDecoderConfig, vocabulary: Vocabulary, precision: str, turns: Turns) -> None:
-    """A plain loop as its users write it: model, cross-entropy with label smoothing, clipping, AdamW."""
+def train_transformers(
+    config: EncoderDecoderConfig, vocabulary: Vocabulary, precision: Precision, turns: Turns
+) -> None:
+    """MarianMTModel of these sizes with a cross-entropy."""
     from transformers import MarianConfig, MarianMTModel
 
     n_heads = config.encoder.mixer.n_heads
@@ -277,22 +198,15 @@ def train_transformers(config: EncoderDecoderConfig, vocabulary: Vocabulary, pre
             decoder_start_token_id=vocabulary.start_id,
         )
     )
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0)
 
-    turns.parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    for (batch,) in turns:
+    def loss_of(batch: Batch) -> Tensor:
         source, target, valid = (batch.inputs[x] for x in ("source_BS", "target_BT", "source_valid_BS"))
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = model(input_ids=source, attention_mask=valid, decoder_input_ids=target).logits
-            loss = F.cross_entropy(
-                logits.flatten(0, 1), batch.targets_BT.flatten(), ignore_index=IGNORE, label_smoothing=SMOOTHING
-            )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        turns.loss = loss.item()
+        logits = model(input_ids=source, attention_mask=valid, decoder_input_ids=target).logits
+        return F.cross_entropy(
+            logits.flatten(0, 1), batch.targets_BT.flatten(), ignore_index=IGNORE, label_smoothing=SMOOTHING
+        )
+
+    plain_loop(model, turns, precision, loss_of, rate=RATE)
 
 
 if __name__ == "__main__":

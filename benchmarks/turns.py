@@ -6,10 +6,21 @@ Only the standard library is imported here: a contender may run in a Python that
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+# What tripel.training.allocator asks of a running process, for one that is being started.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+Command = tuple[list[str], dict[str, str]]  # what is run, and what its environment has beside ours
 
 
 class Turns:
@@ -35,3 +46,51 @@ class Turns:
             }
             print(json.dumps(answer), flush=True)
         sys.exit()
+
+
+@dataclass
+class Race:
+    """By contender: tokens a second in each round, the loss of the last update, and the number of parameters."""
+
+    speeds: dict[str, list[float]] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+
+
+def race(commands: Mapping[str, Command], *, rounds: int, n_steps: int) -> Race:
+    """Start a process for each contender, which trains on the batches of its `Turns`; each makes n_steps updates to warm
+    up, then n_steps in every round, while the others wait. So (rounds + 1) * n_steps batches are needed."""
+    workers = {
+        name: subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+        )
+        for name, (command, environment) in commands.items()
+    }
+    found = Race()
+    for name, worker in workers.items():
+        found.parameters[name] = _turn(name, worker, n_steps)["parameters"]
+    for done in range(rounds):
+        for name, worker in workers.items():
+            result = _turn(name, worker, n_steps)
+            found.speeds.setdefault(name, []).append(result["tokens"] / result["seconds"])
+            found.losses[name] = result["loss"]
+        latest = ", ".join(f"{name} {speed[-1]:,.0f}" for name, speed in found.speeds.items())
+        print(f"round {done + 1}: {latest} tokens/s", file=sys.stderr)
+    for worker in workers.values():
+        assert worker.stdin is not None
+        worker.stdin.close()
+        worker.wait()
+    return found
+
+
+def _turn(name: str, worker: subprocess.Popen[str], n_steps: int) -> dict[str, Any]:
+    """Let a worker make n_steps updates."""
+    assert worker.stdin is not None and worker.stdout is not None
+    try:
+        print(n_steps, file=worker.stdin, flush=True)
+        line = worker.stdout.readline()
+    except BrokenPipeError:
+        line = ""
+    if not line:
+        raise SystemExit(f"{name} ended before its turn was over")
+    return json.loads(line)
