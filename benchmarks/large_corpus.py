@@ -1,4 +1,4 @@
-"""A text larger than memory: generated, encoded and cut into training windows under a limit on memory.
+"""A text larger than memory: generated, encoded, cut into training windows and trained on under a limit on memory.
 
     python benchmarks/large_corpus.py                        # 2 GB of text, 1 GiB of memory, some minutes
     python benchmarks/large_corpus.py --gigabytes 0.05       # a try
@@ -22,8 +22,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import yaml
 from common import machine, markdown_table, versions, write_result
 
+UPDATES = 30
 _WORDS = 20_000
 _WORDS_AT_ONCE = 200_000
 _LETTERS = np.array(list("etaoinshrdlcumwfgypbvk"))
@@ -63,6 +65,8 @@ def work(path: Path, cache: Path, n_steps: int, limit_mib: int) -> dict[str, flo
     steps_per_epoch = loader.plan(0).n_steps
     n_tokens = sum(batch.count for step in islice(loader, n_steps) for batch in step)
     read = time.perf_counter()
+    losses = train(path, cache / "run")
+    trained = time.perf_counter()
     return {
         "tokens": stream.n_tokens,
         "steps_per_epoch": steps_per_epoch,
@@ -70,10 +74,39 @@ def work(path: Path, cache: Path, n_steps: int, limit_mib: int) -> dict[str, flo
         "encode_s": encoded - checked,
         "steps_s": read - encoded,
         "read_tokens": n_tokens,
+        "train_s": trained - read,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
         "imports_mib": before,
         "anonymous_mib": peak.stop(),
         "resident_mib": _status("VmHWM"),
     }
+
+
+def train(path: Path, out: Path) -> list[float]:
+    """Train a small GPT on the text with everything that `tripel train` does; the losses of its updates."""
+    from rich.console import Console
+
+    from tripel.recipe import Recipe
+    from tripel.run import train
+
+    tree = {
+        "task": {"kind": "next-token"},
+        "data": {"train": str(path), "valid_share": 0.0001},
+        "tokenizer": {"kind": "byte"},
+        "model": {
+            "n_layers": 2,
+            "d_model": 64,
+            "d_ff": 256,
+            "max_len": 256,
+            "mixer": {"kind": "attention", "n_heads": 2},
+        },
+        "optim": {"lr": 3e-3, "warmup_steps": 5},
+        "train": {"steps": UPDATES, "tokens_per_step": 8192, "valid_every": UPDATES, "log_every": 1},
+    }
+    train(Recipe.from_yaml(yaml.safe_dump(tree)), out, console=Console(stderr=True))
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [record["train_loss"] for record in records if "train_loss" in record]
 
 
 class _AnonymousPeak:
@@ -125,7 +158,12 @@ def main() -> None:
         n_bytes = generate(text, int(options.gigabytes * 1e9))
         command = [sys.executable, __file__, "--worker", str(text), name]
         command += ["--steps", str(options.steps), "--limit-mib", str(options.limit_mib)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": name},
+        )
         if done.returncode:
             sys.exit(f"the work failed under {options.limit_mib} MiB")
         report(n_bytes, json.loads(done.stdout), options.limit_mib)
@@ -146,6 +184,10 @@ def report(n_bytes: int, found: dict[str, float], limit_mib: int) -> None:
             f"{found['check_s']:.1f} s, {3 * n_bytes / found['check_s'] / 1e6:.0f} MB/s",
         ),
         ("encoding", f"{found['encode_s']:.1f} s, {n_bytes / found['encode_s'] / 1e6:.0f} MB/s"),
+        (
+            f"`tripel train`, {UPDATES} updates of 8,192 tokens, with all it does before",
+            f"{found['train_s']:.0f} s; loss from {found['first_loss']:.2f} to {found['last_loss']:.2f}",
+        ),
         ("reading windows in random order", f"{found['read_tokens'] / found['steps_s']:,.0f} tokens/s"),
     ]
     table = markdown_table(("what", "measured"), rows)
