@@ -1,6 +1,7 @@
-"""The decoder in C++, compiled on the user's machine: an option that everything works without."""
+"""The decoders in C++, compiled on the user's machine: an option that everything works without."""
 
 from tripel.decode.native.build import library
+from tripel.decode.native.decoder import NativeDecoder, native_decoder
 from tripel.decode.native.model import NativeModel, native_model
 
-__all__ = ["NativeModel", "library", "native_model"]
+__all__ = ["NativeDecoder", "NativeModel", "library", "native_decoder", "native_model"]

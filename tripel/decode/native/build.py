@@ -1,4 +1,4 @@
-"""Compiles the native decoder, once per machine, where a C++ compiler is found; nothing needs it."""
+"""Compiles the native decoders, once per machine, where a C++ compiler is found; nothing needs it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,39 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from tripel.files import cache_folder
 
 SWITCH = "TRIPEL_NATIVE"
 """Environment variable: 0 decodes without native code."""
 
-_SOURCES = ("translator.cpp", "kernels.h")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-shared", "-fPIC")
+Name = Literal["translator", "decoder"]
+
+_SOURCES: dict[Name, tuple[str, ...]] = {
+    "translator": ("translator.cpp", "kernels.h"),
+    "decoder": ("decoder.cpp", "attention.h", "kernels.h", "maps.h", "pass.h", "pool.h"),
+}
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-pthread", "-shared", "-fPIC")
 _SECONDS = 120
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The compiled decoder, from the user's cache or compiled now (some seconds); None where that is not possible."""
+def library(name: Name = "translator") -> ctypes.CDLL | None:
+    """A compiled decoder, from the user's cache or compiled now (some seconds); None where that is not possible.
+
+    translator: of an attention encoder-decoder; decoder: of a decoder-only attention model.
+    """
     if os.environ.get(SWITCH, "1") == "0":
         return None
     compiler = _compiler()
     if compiler is None:
         return None
     try:
-        path = cache_folder() / "native" / f"translator-{_key(compiler)}.so"
+        path = cache_folder() / "native" / f"{name}-{_key(compiler, _SOURCES[name])}.so"
         if not path.exists():
-            _compile(compiler, path)
-        return _declare(ctypes.CDLL(str(path)))
+            _compile(compiler, _SOURCES[name][0], path)
+        return _declare(ctypes.CDLL(str(path)), _SIGNATURES[name])
     except (OSError, subprocess.SubprocessError, AttributeError):  # no room, no right to write, a compiler that fails
         return None
 
@@ -44,10 +53,10 @@ def _compiler() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: str, sources: tuple[str, ...]) -> str:
     """Changes with the sources, the compiler and the processor that -march=native means."""
     digest = hashlib.sha256()
-    for name in _SOURCES:
+    for name in sources:
         digest.update((Path(__file__).parent / name).read_bytes())
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_SECONDS).stdout
     digest.update(version + " ".join((compiler, *_FLAGS, platform.machine(), _processor())).encode())
@@ -62,29 +71,50 @@ def _processor() -> str:
     return "".join(next((line for line in lines if line.startswith(name)), "") for name in ("flags", "Features"))
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, source: str, path: Path) -> None:
     """Compile beside the final place and rename, so that a library is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        source = Path(__file__).parent / _SOURCES[0]
-        command = [compiler, *_FLAGS, "-o", str(draft), str(source)]
+        command = [compiler, *_FLAGS, "-o", str(draft), str(Path(__file__).parent / source)]
         subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
         draft.replace(path)
 
 
-def _declare(native: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    signatures = {
-        "tripel_panel": (number, []),
-        "tripel_pair": (number, []),
-        "tripel_model": (pointer, [pointer, ctypes.c_float, pointer]),
-        "tripel_free_model": (None, [pointer]),
-        "tripel_start": (pointer, [pointer, pointer, pointer, number, number, number]),
-        "tripel_free_state": (None, [pointer]),
-        "tripel_select": (None, [pointer, pointer, number]),
-        "tripel_step": (None, [pointer, pointer, number, pointer, number, pointer, pointer, pointer]),
-    }
+_POINTER, _NUMBER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_Signatures = dict[str, tuple[type | None, list[type]]]
+_SIGNATURES: dict[Name, _Signatures] = {
+    "translator": {
+        "tripel_panel": (_NUMBER, []),
+        "tripel_pair": (_NUMBER, []),
+        "tripel_model": (_POINTER, [_POINTER, _FLOAT, _POINTER]),
+        "tripel_free_model": (None, [_POINTER]),
+        "tripel_start": (_POINTER, [_POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _NUMBER]),
+        "tripel_free_state": (None, [_POINTER]),
+        "tripel_select": (None, [_POINTER, _POINTER, _NUMBER]),
+        "tripel_step": (None, [_POINTER, _POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _POINTER, _POINTER]),
+    },
+    "decoder": {
+        "tripel_decoder_columns": (_NUMBER, [_POINTER]),
+        "tripel_decoder_model": (_POINTER, [_POINTER, _POINTER]),
+        "tripel_decoder_free_model": (None, [_POINTER]),
+        "tripel_decoder_map": (None, [_POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _FLOAT]),
+        "tripel_decoder_vector": (None, [_POINTER, _POINTER, _NUMBER]),
+        "tripel_decoder_ready": (None, [_POINTER]),
+        "tripel_decoder_start": (_POINTER, [_POINTER]),
+        "tripel_decoder_free_state": (None, [_POINTER]),
+        "tripel_decoder_add": (None, [_POINTER, _NUMBER, _NUMBER]),
+        "tripel_decoder_join": (None, [_POINTER, _POINTER]),
+        "tripel_decoder_select": (None, [_POINTER, _POINTER, _NUMBER]),
+        "tripel_decoder_read": (
+            None,
+            [_POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _POINTER, _NUMBER, _POINTER, _POINTER, _POINTER],
+        ),
+    },
+}
+
+
+def _declare(native: ctypes.CDLL, signatures: _Signatures) -> ctypes.CDLL:
     for name, (result, arguments) in signatures.items():
         function = getattr(native, name)
         function.restype, function.argtypes = result, arguments

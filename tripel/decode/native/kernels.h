@@ -69,6 +69,19 @@ inline Vec exponential(Vec x) {
     return y * (Vec)scale * tiny;
 }
 
+// erf(x) to 1.5e-7 (Abramowitz & Stegun 1964, 7.1.26).
+inline Vec error_function(Vec x) {
+    Vec size = x < 0.0f ? -x : x;
+    Vec t = 1.0f / (1.0f + 0.3275911f * size);
+    Vec y = splat(1.061405429f);
+    y = y * t - 1.453152027f;
+    y = y * t + 1.421413741f;
+    y = y * t - 0.284496736f;
+    y = y * t + 0.254829592f;
+    y = 1.0f - y * t * exponential(-size * size);
+    return x < 0.0f ? -y : y;
+}
+
 inline float total(Vec x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps((__m512)x);
@@ -183,15 +196,16 @@ inline void multiply(const float* input, int64_t rows, const Linear& map, Finish
 #endif
 }
 
-enum Activation { NOTHING = 0, RELU = 1, GELU = 2, SILU = 3 };
+enum Activation { NOTHING = 0, RELU = 1, GELU = 2, SILU = 3, GELU_TANH = 4, RELU_SQUARED = 5, SWIGLU = 6 };
 
 inline Vec activate(Vec x, Activation activation) {
     switch (activation) {
         case RELU: return x > 0.0f ? x : splat(0.0f);
         case SILU: return x / (1.0f + exponential(-x));
-        case GELU:
-            for (int i = 0; i < LANES; i++) x[i] = 0.5f * x[i] * (1.0f + std::erf(x[i] * 0.70710678118654752f));
-            return x;
+        case RELU_SQUARED: return x > 0.0f ? x * x : splat(0.0f);
+        case GELU_TANH:  // 0.5 (1 + tanh(u)) = 1 / (1 + exp(-2u)), u of Hendrycks & Gimpel 2016, section 2
+            return x / (1.0f + exponential(x * (-1.5957691216057308f - 0.0713548162726f * x * x)));
+        case GELU: return 0.5f * x * (1.0f + error_function(x * 0.70710678118654752f));
         default: return x;
     }
 }

@@ -7,20 +7,20 @@ import itertools
 import weakref
 from array import array
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from functools import partial
 
 import torch
 
 from tripel.decode.candidates import Candidates, Logits, Wish
+from tripel.decode.native.arrays import address, found
 from tripel.decode.native.build import library
 from tripel.decode.native.weights import Layout, arranged
 from tripel.decode.session import Ids
 from tripel.models.encoder_decoder import EncoderDecoder
-
-Number = TypeVar("Number", int, float)
+from tripel.nn import AttentionConfig
 
 _WIRINGS = {"post": 0, "pre": 1, "none": 2}
-_ACTIVATIONS = {"relu": 1, "gelu": 2, "silu": 3}
+_ACTIVATIONS = {"relu": 1, "gelu": 2, "silu": 3, "gelu_tanh": 4, "relu_squared": 5}
 
 
 class NativeSession:
@@ -36,26 +36,19 @@ class NativeSession:
         """Keep these rows in this order."""
         self.n_rows = len(rows)
         chosen = array("q", rows)
-        self.model.native.tripel_select(self.handle, _address(chosen), len(rows))
+        self.model.native.tripel_select(self.handle, address(chosen), len(rows))
 
     def read(self, ids: Ids, wish: Wish | None) -> Candidates | Logits:
         """Read the next ids of every row; then what is wished for, or else all logits."""
         step = self.model.native.tripel_step
         *before, last = (array("q", column) for column in zip(*ids, strict=True))
         for column in before:
-            step(self.handle, _address(column), -1, None, 0, None, None, None)
+            step(self.handle, address(column), -1, None, 0, None, None, None)
         if wish is None:
             logits_NV = torch.empty(self.n_rows, self.model.n_columns)
-            step(self.handle, _address(last), 0, None, 0, logits_NV.data_ptr(), None, None)
+            step(self.handle, address(last), 0, None, 0, logits_NV.data_ptr(), None, None)
             return Logits(logits_NV, self.model.vocabulary.pad_id)
-        k, size = wish.n, wish.n * wish.n_groups
-        log_p, values = array("f", wish.log_p), array("f", bytes(4 * size))
-        rows, tokens = array("i", bytes(4 * size)), array("i", bytes(4 * size))
-        step(
-            self.handle, _address(last), k, _address(log_p), wish.n_groups,
-            _address(values), _address(rows), _address(tokens),
-        )  # fmt: skip
-        return Candidates(_grouped(values.tolist(), k), _grouped(rows.tolist(), k), _grouped(tokens.tolist(), k))
+        return found(wish, partial(step, self.handle, address(last)))
 
 
 class NativeModel:
@@ -71,13 +64,14 @@ class NativeModel:
         pointers = (ctypes.c_void_p * len(self._tensors))(*[tensor.data_ptr() for tensor in self._tensors])
         config = model.config
         encoder, decoder = config.encoder, config.decoder
+        assert isinstance(encoder.mixer, AttentionConfig) and isinstance(decoder.mixer, AttentionConfig)
         self.n_columns = layout.width(model.vocabulary.target_size)
         numbers = array("q", [
             config.d_model, encoder.d_ff or config.d_ff, decoder.d_ff or config.d_ff, encoder.mixer.n_heads,
             decoder.mixer.n_heads, encoder.n_layers, decoder.n_layers, self.n_columns, _WIRINGS[config.wiring],
             _ACTIVATIONS[config.activation], half, config.positions != "none",
         ])  # fmt: skip
-        self._handle = native.tripel_model(_address(numbers), config.norm_eps, pointers)
+        self._handle = native.tripel_model(address(numbers), config.norm_eps, pointers)
         weakref.finalize(self, native.tripel_free_model, self._handle)
 
     @staticmethod
@@ -85,8 +79,14 @@ class NativeModel:
         """Whether the native decoder computes this model."""
         config = model.config
         stacks = (config.encoder, config.decoder)
-        widths = [stack.d_ff or config.d_ff for stack in stacks]
-        known = config.kind == "encoder-decoder" and all(stack.mixer.kind == "attention" for stack in stacks)
+        widths = [config.d_ff if stack.d_ff is None else stack.d_ff for stack in stacks]
+        plain = all(
+            isinstance(mixer, AttentionConfig)
+            and not (mixer.rotary or mixer.qk_norm or mixer.window)
+            and mixer.n_kv_heads in (None, mixer.n_heads)
+            for mixer in (stack.mixer for stack in stacks)
+        )
+        known = plain and all(widths) and config.norm == "layer" and config.activation in _ACTIVATIONS
         return known and not (half and any(width % 2 for width in widths))  # bfloat16 is multiplied in pairs
 
     def open(self, sources: Ids, *, max_len: int, rows_per_sentence: int) -> NativeSession:
@@ -94,7 +94,7 @@ class NativeModel:
         ids = array("q", itertools.chain.from_iterable(sources))
         offsets = array("q", itertools.accumulate(map(len, sources), initial=0))
         n_rows = len(sources) * rows_per_sentence
-        handle = self.native.tripel_start(self._handle, _address(ids), _address(offsets), len(sources), n_rows, max_len)
+        handle = self.native.tripel_start(self._handle, address(ids), address(offsets), len(sources), n_rows, max_len)
         return NativeSession(self, handle, len(sources))
 
 
@@ -124,11 +124,3 @@ def _agrees(model: EncoderDecoder, fast: NativeModel, tolerance: float) -> bool:
     expected_BV = expected.logits_NV.nan_to_num(neginf=0.0)
     given_BV = given.logits_NV[:, : vocabulary.target_size].nan_to_num(neginf=0.0)
     return float((given_BV - expected_BV).abs().max()) <= tolerance * float(expected_BV.abs().max())
-
-
-def _grouped(numbers: list[Number], k: int) -> list[list[Number]]:
-    return [numbers[i : i + k] for i in range(0, len(numbers), k)]
-
-
-def _address(numbers: array[Any]) -> int:
-    return numbers.buffer_info()[0]
