@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"__main__"},
     {"cli", "server"},
-    {"demo"},
+    {"demo", "compare"},
     {"run", "evaluate", "doctor"},
     {"jobs"},
     {"card"},

@@ -82,7 +82,7 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "tripel", __version__
     yield "python", f"{platform.python_version()} on {platform.platform(terse=True)}"
     yield "packages", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
-    yield "processor", f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use"
+    yield "processor", f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use"
     yield "instructions", torch.backends.cpu.get_cpu_capability()
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
@@ -104,7 +104,8 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "TRIPEL_DATA", os.environ.get("TRIPEL_DATA", "not set")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
