@@ -196,7 +196,9 @@ def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_size_it_n
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_vocabulary_is_never_larger_than_asked_for(tokenizers, kind):
-    assert tokenizers[kind].vocab_size <= {"bpe": 700, "byte_bpe": 500, "unigram": 460, "wordpiece": 400}.get(kind, 2000)
+    assert tokenizers[kind].vocab_size <= {"bpe": 700, "byte_bpe": 500, "unigram": 460, "wordpiece": 400}.get(
+        kind, 2000
+    )
 
 
 def test_dropout_without_merges_and_unknown_keys_are_refused():
