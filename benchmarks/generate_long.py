@@ -1,11 +1,12 @@
 """Time and memory of a very long text by the recurrent and convolutional language models.
 
-    python benchmarks/generate_long.py [--tokens 100000] [--compared 1000] [--threads 1] [--write]
+    python benchmarks/generate_long.py [--tokens 100000] [--compared 1000] [--threads 1] [--catalog] [--write]
 
-rnn_lm, lstm_lm and conv_lm of the catalog, with random weights and a vocabulary of 256 bytes, write one text each by
-drawing every token. Then the state after that text and that of a fresh text of 1,000 tokens take their steps in turn, so
-that a machine that is busy with other things slows both alike. Memory is the process's greatest resident size after the
-first 1,000 tokens and at the end, and what the state's tensors take.
+The models of the recipes shakespeare-rnn, -lstm and -conv (with --catalog the much larger rnn_lm, lstm_lm and conv_lm),
+with random weights and a vocabulary of 256 bytes, write one text each by drawing every token. Then the state after that
+text and that of a fresh text of 1,000 tokens take their steps in turn, so that a machine that is busy with other things
+slows both alike. Memory is the process's greatest resident size after the first 1,000 tokens and at the end, and what the
+state's tensors take.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from tripel.models.build import build, count_parameters
 from tripel.models.catalog import conv_lm, lstm_lm, rnn_lm
 from tripel.models.config import DecoderConfig, Vocabulary
 from tripel.models.decoder import Decoder, DecoderState
+from tripel.recipe import Recipe
 
 VOCABULARY = Vocabulary(source_size=256, target_size=256, pad_id=0, eos_id=0, start_id=0)
-MODELS = {"rnn_lm": rnn_lm, "lstm_lm": lstm_lm, "conv_lm": conv_lm}
+CATALOG = {"rnn_lm": rnn_lm, "lstm_lm": lstm_lm, "conv_lm": conv_lm}
+RECIPES = ("shakespeare-rnn", "shakespeare-lstm", "shakespeare-conv")
 EARLY = 1000
 
 
@@ -53,7 +56,8 @@ def main() -> None:
     arguments = _arguments()
     console = Console(stderr=True)
     torch.set_num_threads(arguments.threads)
-    rows = [_measured(name, make(), arguments, console) for name, make in MODELS.items()]
+    models = {name: make() for name, make in CATALOG.items()} if arguments.catalog else _of_recipes()
+    rows = [_measured(name, config, arguments, console) for name, config in models.items()]
     header = [
         "model", "parameters", f"after {EARLY:,} tokens", f"after {arguments.tokens:,} tokens", "late / early",
         f"peak memory at {EARLY:,}", "peak memory at the end", "state",
@@ -64,11 +68,17 @@ def main() -> None:
         write_result("generate_long", title="Very long texts", table=table, notes=_notes(arguments))
 
 
+def _of_recipes() -> dict[str, DecoderConfig]:
+    configs = {name: Recipe.load(name).model for name in RECIPES}
+    return {name: config for name, config in configs.items() if isinstance(config, DecoderConfig)}
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=100_000, help="length of the text")
     parser.add_argument("--compared", type=int, default=1000, help="tokens by which early and late are compared")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--catalog", action="store_true", help="the catalog's models instead of the recipes'")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/generate_long.md")
     return parser.parse_args()
 
@@ -108,6 +118,7 @@ def _state_bytes(state: DecoderState) -> int:
 
 def _notes(arguments: argparse.Namespace) -> list[str]:
     command = f"python benchmarks/generate_long.py --tokens {arguments.tokens} --compared {arguments.compared}"
+    command += " --catalog" if arguments.catalog else ""
     return [
         f"Random weights, a vocabulary of 256 bytes, every token drawn; {arguments.threads} thread(s). Times are medians of "
         f"{arguments.compared} steps, taken in turn by a text of {EARLY:,} tokens and one of {arguments.tokens:,}; "
