@@ -88,7 +88,11 @@ def test_ctrl_c_before_training_leaves_what_the_next_run_can_use(tmp_path, monke
     def press(*_):
         raise KeyboardInterrupt
 
-    for where in ("tripel.run.load_splits", "tripel.run.encode_corpus", "tripel.run.storage.replaced_files"):
+    for where in (
+        "tripel.jobs.translation.load_splits",
+        "tripel.jobs.translation.encode_corpus",
+        "tripel.run.storage.replaced_files",
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(where, press)
             with pytest.raises(KeyboardInterrupt):
