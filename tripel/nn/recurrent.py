@@ -132,15 +132,25 @@ class Recurrent(Mixer):
         self, x_BTD: Tensor, parts: tuple[Tensor, ...], direction: _Direction, taps: Taps | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         weights = direction.weights(self.weight_drop if self.training else 0.0)
-        y_BTH, *last = self._kernel(x_BTD.contiguous(), tuple(part[None] for part in parts), weights)
+        if x_BTD.shape[1] == 1 and not torch.is_grad_enabled():
+            # A step of generation: the kernels are made for sequences, and take ten times as long as the equations.
+            last = self._step(x_BTD[:, 0], parts, weights)
+            y_BTH = last[0][:, None]
+        else:
+            y_BTH, *last_1 = self._kernel(x_BTD.contiguous(), tuple(part[None] for part in parts), weights)
+            last = tuple(part[0] for part in last_1)
         if taps is not None:
             with torch.no_grad():
                 self._tap(taps, x_BTD, y_BTH, parts, weights)
-        return y_BTH, tuple(part[0] for part in last)
+        return y_BTH, last
 
     @abstractmethod
     def _kernel(self, x_BTD: Tensor, parts_1BH: tuple[Tensor, ...], weights: list[Tensor]) -> tuple[Tensor, ...]:
         """Outputs (B, T, H), and each part of the state after the last position (1, B, H)."""
+
+    @abstractmethod
+    def _step(self, x_ND: Tensor, parts: tuple[Tensor, ...], weights: list[Tensor]) -> tuple[Tensor, ...]:
+        """The parts of the state, the output first, after one more position: what the kernel computes."""
 
     @abstractmethod
     def _tap(
@@ -156,9 +166,13 @@ class RNN(Recurrent):
     def __init__(self, config: RNNConfig, d_model: int, *, causal: bool) -> None:
         super().__init__(config, d_model, causal=causal)
         self.kernel = torch.rnn_tanh if config.activation == "tanh" else torch.rnn_relu
+        self.activation = torch.tanh if config.activation == "tanh" else torch.relu
 
     def _kernel(self, x_BTD: Tensor, parts_1BH: tuple[Tensor, ...], weights: list[Tensor]) -> tuple[Tensor, ...]:
         return self.kernel(x_BTD, parts_1BH[0], weights, True, 1, 0.0, self.training, False, True)
+
+    def _step(self, x_ND: Tensor, parts: tuple[Tensor, ...], weights: list[Tensor]) -> tuple[Tensor, ...]:
+        return (self.activation(_maps(x_ND, parts[0], weights)),)
 
     def _tap(self, taps: Taps, x_BTD: Tensor, y_BTH: Tensor, parts: tuple[Tensor, ...], weights: list[Tensor]) -> None:
         taps("hidden", y_BTH)
@@ -182,6 +196,12 @@ class LSTM(Recurrent):
     def _kernel(self, x_BTD: Tensor, parts_1BH: tuple[Tensor, ...], weights: list[Tensor]) -> tuple[Tensor, ...]:
         return torch.lstm(x_BTD, parts_1BH, weights, True, 1, 0.0, self.training, False, True)
 
+    def _step(self, x_ND: Tensor, parts: tuple[Tensor, ...], weights: list[Tensor]) -> tuple[Tensor, ...]:
+        """Gers et al. 2000; the order of the maps is PyTorch's: input, forget, candidate, output."""
+        keep, forget, candidate, output = _maps(x_ND, parts[0], weights).chunk(4, dim=-1)
+        cell_NH = torch.addcmul(forget.sigmoid() * parts[1], keep.sigmoid(), candidate.tanh())
+        return output.sigmoid() * cell_NH.tanh(), cell_NH
+
     def _tap(self, taps: Taps, x_BTD: Tensor, y_BTH: Tensor, parts: tuple[Tensor, ...], weights: list[Tensor]) -> None:
         """The cell equations beside the kernel, in float32, from the same inputs and outputs (Gers et al. 2000)."""
         of_input, of_hidden, bias, _ = (weight.float() for weight in weights)
@@ -200,6 +220,12 @@ class LSTM(Recurrent):
         taps("gates", gates_BT4H)
         taps("cell", torch.stack(cells, dim=1))
         taps("hidden", y_BTH)
+
+
+def _maps(x_ND: Tensor, hidden_NH: Tensor, weights: list[Tensor]) -> Tensor:
+    """W x + U h + b."""
+    of_input, of_hidden, bias, _ = weights
+    return torch.addmm(bias, x_ND, of_input.t()).addmm_(hidden_NH, of_hidden.t())
 
 
 def _reversed(valid_BT: Tensor) -> Tensor:
