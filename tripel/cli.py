@@ -301,7 +301,7 @@ def families() -> None:
 
     table = Table("family", "what it is", "wiring", "Hugging Face")
     for cell in CELLS:
-        what = f"{cell.skeleton} with {' or '.join(cell.mixers)}, {cell.task}"
+        what = f"{cell.skeleton} with {' or '.join(cell.mixers)}, {cell.task} of {cell.input}"
         table.add_row(cell.family, what, " or ".join(cell.wirings), cell.format or "-")
     Console().print(table)
 
