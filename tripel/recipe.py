@@ -78,7 +78,7 @@ CELLS = (
 
 @dataclass(frozen=True)
 class Sections:
-    """The kinds of a recipe's other sections that go with a task: the defaults, and all there may be."""
+    """The kinds of a recipe's other sections that go with a task; they need not be written."""
 
     data: str
     model: str
@@ -147,7 +147,7 @@ class Recipe(Config):
             raise ValueError(
                 f"data.context {context} is more than the model's positions, model.max_len {self.model.max_len}"
             )
-        carries = all(MIXERS[stack.mixer.kind].carries for stack in self.model.stacks().values())
+        carries = all(MIXERS[stack.mixer.kind].build.constant_state for stack in self.model.stacks().values())
         if data.carry_state and (not carries or self.model.positions != "none"):
             raise ValueError(
                 "data.carry_state needs mixers whose state has one size (rnn, lstm, conv) and model.positions: none"

@@ -45,11 +45,6 @@ class MixerRow:
     examples: dict[str, Example]
     causal_only: bool = False
 
-    @property
-    def carries(self) -> bool:
-        """Whether a state has one size, however much was read."""
-        return self.build.constant_state
-
 
 MIXERS: dict[str, MixerRow] = {
     "attention": MixerRow(
