@@ -122,3 +122,41 @@ def test_positions_may_start_anywhere_and_differ_by_row():
         expected = x_BTD[row] + positions.weight[start : start + 4]
         assert torch.equal(together[row], expected)
         assert torch.equal(positions(x_BTD[row : row + 1], start)[0], expected)
+
+
+BERT_VOCABULARY = Vocabulary(
+    source_size=30_522, target_size=30_522, pad_id=0, eos_id=102, start_id=101, mask_id=103, labels=("no", "yes")
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # Parameters of the checkpoints google/bert_uncased_L-*_H-*_A-* (Turc et al. 2019) and bert-{base,large}-uncased.
+        ("bert_tiny", 4_385_920),
+        ("bert_mini", 11_170_560),
+        ("bert_small", 28_763_648),
+        ("bert_base", 109_482_240),
+        ("bert_large", 335_141_888),
+    ],
+)
+def test_a_bert_has_the_parameters_of_the_published_model_of_its_name(name, published):
+    """With its pooler and without a head, as transformers' BertModel counts them."""
+    config = CATALOG[name]().model_copy(update={"head": "none"})
+    with torch.device("meta"):
+        model = build(config, BERT_VOCABULARY)
+    assert count_parameters(model) == published
+    d_model = config.d_model
+    with torch.device("meta"):
+        asked = build(config.model_copy(update={"head": "masked-token"}), BERT_VOCABULARY)
+    # The pooler makes room for a transform (map and norm) and a bias for each token.
+    transform = d_model * d_model + d_model + 2 * d_model
+    assert count_parameters(asked) == published - (d_model * d_model + d_model) + transform + 30_522
+
+
+def test_the_modern_encoder_has_the_sizes_of_its_model():
+    """ModernBERT-base has 149 million parameters with its vocabulary of 50,368 (Warner et al. 2024, table 4)."""
+    vocabulary = BERT_VOCABULARY.model_copy(update={"source_size": 50_368, "target_size": 50_368})
+    with torch.device("meta"):
+        model = build(CATALOG["bert_modern"](), vocabulary)
+    assert count_parameters(model) == pytest.approx(149e6, rel=0.01)

@@ -295,3 +295,20 @@ def test_decoding_is_the_exact_inverse_of_encoding_on_real_captions(kind):
     tokenizer = Tokenizer.train(TokenizerConfig(kind=kind, vocab_size=size), texts)
     texts = [clean(text).text for text in texts]
     assert tokenizer.decode_batch(tokenizer.encode_batch(texts)) == texts
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "unigram", "wordpiece", "byte_bpe", "char", "byte"])
+def test_a_tokenizer_for_encoders_ends_with_a_mask_and_frames_texts_for_other_libraries(kind, tmp_path):
+    config = TokenizerConfig(kind=kind, vocab_size=400)
+    texts = ["the cat sat on the mat", "no dog ran"] * 5
+    tokenizer, plain = Tokenizer.train(config, texts, mask=True), Tokenizer.train(config, texts)
+    assert tokenizer.mask_id == tokenizer.vocab_size - 1 and tokenizer.vocab_size <= 400
+    assert tokenizer.mask_id in tokenizer.special_ids and plain.mask_id is None
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").mask_id == tokenizer.mask_id
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), mask_token="<mask>")
+    assert theirs("the cat").input_ids == [tokenizer.bos_id, *tokenizer.encode("the cat"), tokenizer.eos_id]
+    masked = theirs("the <mask> sat").input_ids
+    assert masked.count(tokenizer.mask_id) == 1 and "<mask>" not in tokenizer.decode(masked)
+    assert tokenizer.kind == kind

@@ -11,23 +11,25 @@ from tripel.errors import RecipeError
 from tripel.models.config import (
     AnyModelConfig,
     DecoderConfig,
+    EncoderConfig,
     EncoderDecoderConfig,
     SkeletonConfig,
     StackConfig,
     Vocabulary,
 )
 from tripel.models.decoder import Decoder
+from tripel.models.encoder import Encoder
 from tripel.models.encoder_decoder import EncoderDecoder
 from tripel.nn import build_mixer
 from tripel.nn.attention import AttentionConfig, CrossAttention
-from tripel.nn.block import NORMS, Block, FeedForward, Wiring
-from tripel.nn.embed import Embedding, Positions, TokenEmbedding
-from tripel.nn.heads import VocabularyHead
+from tripel.nn.block import ACTIVATIONS, NORMS, Block, FeedForward, Wiring
+from tripel.nn.embed import Embedding, Positions, TextEmbedding, TokenEmbedding, sinusoids
+from tripel.nn.heads import ClassHead, MaskedTokenHead, VocabularyHead
 from tripel.nn.linear import FusedLinear
 from tripel.nn.mixer import Mixer
 from tripel.nn.stack import Stack
 
-Model = EncoderDecoder | Decoder
+Model = EncoderDecoder | Decoder | Encoder
 
 
 def build(config: AnyModelConfig, vocabulary: Vocabulary) -> Model:
@@ -35,6 +37,8 @@ def build(config: AnyModelConfig, vocabulary: Vocabulary) -> Model:
     model: Model
     if isinstance(config, DecoderConfig):
         model = Decoder(config, vocabulary, _stack(config, config.stacks()["decoder"], causal=True), _embedding(config))
+    elif isinstance(config, EncoderConfig):
+        model = _encoder(config, vocabulary)
     else:
         model = _encoder_decoder(config, vocabulary)
     if not next(model.parameters()).is_meta:  # there, random numbers would only cost the import of torch's compiler
@@ -59,6 +63,26 @@ def _encoder_decoder(config: EncoderDecoderConfig, vocabulary: Vocabulary) -> En
     )
 
 
+def _encoder(config: EncoderConfig, vocabulary: Vocabulary) -> Encoder:
+    d_model = config.d_model
+
+    def norm() -> nn.Module:
+        return NORMS[config.norm](d_model, eps=config.norm_eps)
+
+    head: MaskedTokenHead | ClassHead | None = None
+    if config.head == "masked-token":
+        words = VocabularyHead(vocabulary.target_size, d_model, tied=config.tie, bias=config.head_bias)
+        # A gated activation is two maps, which the transform is not: its plain half stands in for it.
+        activation = ACTIVATIONS["silu" if config.activation == "swiglu" else config.activation]
+        head = MaskedTokenHead(d_model, activation, norm() if config.head_transform else None, words)
+    elif config.head == "classes":
+        head = ClassHead(d_model, len(vocabulary.labels), dropout=config.dropout)
+    positions = Positions(config.positions, config.max_len, d_model, order=config.sinusoid_order)
+    embedding_norm = norm() if config.embedding_norm else None
+    embedding = TextEmbedding(positions, d_model, config.token_types, embedding_norm, dropout=config.dropout)
+    return Encoder(config, vocabulary, _stack(config, config.stacks()["encoder"], causal=False), embedding, head)
+
+
 def initialise(model: Model) -> None:
     """First values of all weights, as config.initialisation names them; biases zero; then what a mixer wants otherwise.
 
@@ -66,15 +90,15 @@ def initialise(model: Model) -> None:
     unit variance (tensor2tensor's choice; Vaswani et al. 2017 state none).
     """
     config = model.config
-    as_gpt2 = config.initialisation == "gpt2"
+    as_gpt2, normal = config.initialisation == "gpt2", config.initialisation != "glorot"
     n_writes = 2 * max(stack.n_layers for stack in config.stacks().values())
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear):
                 # A product that yields several maps at once is initialised as the separate maps it stands for.
                 for part in module.parts() if isinstance(module, FusedLinear) else (module.weight,):
-                    if as_gpt2:
-                        writes = name.endswith((".output", ".outer"))
+                    if normal:
+                        writes = as_gpt2 and name.endswith((".output", ".outer"))
                         nn.init.normal_(part, std=0.02 / math.sqrt(n_writes) if writes else 0.02)
                     else:
                         nn.init.xavier_uniform_(part)
@@ -83,14 +107,17 @@ def initialise(model: Model) -> None:
             elif isinstance(module, TokenEmbedding) or (
                 isinstance(module, VocabularyHead) and module.weight is not None
             ):
-                nn.init.normal_(module.weight, std=0.02 if as_gpt2 else 1 / math.sqrt(config.d_model))  # type: ignore[arg-type]
+                nn.init.normal_(module.weight, std=0.02 if normal else 1 / math.sqrt(config.d_model))  # type: ignore[arg-type]
                 if isinstance(module, TokenEmbedding) and module.pad_id is not None:
                     module.weight[module.pad_id].zero_()
             elif isinstance(module, Positions) and module.kind == "learned":
-                nn.init.normal_(module.weight, std=0.02)
+                if config.initialisation == "mimetic":
+                    module.weight.copy_(0.1 * sinusoids(*module.weight.shape, order="halves"))
+                else:
+                    nn.init.normal_(module.weight, std=0.02)
         for module in model.modules():
             if isinstance(module, Mixer):
-                module.initialise()
+                module.initialise(config.initialisation)
 
 
 def count_parameters(model: nn.Module) -> int:

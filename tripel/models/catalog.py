@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tripel.models.config import AnyModelConfig, DecoderConfig, EncoderDecoderConfig, StackConfig
+from tripel.models.config import AnyModelConfig, DecoderConfig, EncoderConfig, EncoderDecoderConfig, StackConfig
 from tripel.nn import AttentionConfig, ConvConfig, LSTMConfig, RNNConfig
 
 
@@ -114,6 +114,56 @@ def conv_lm() -> DecoderConfig:
     )
 
 
+def _bert(n_layers: int, d_model: int) -> EncoderConfig:
+    """Post-norm, learned positions, two token types, GELU, heads of width 64 (Devlin et al. 2019, section 3)."""
+    mixer = AttentionConfig(n_heads=d_model // 64, dropout=0.1)
+    return EncoderConfig(n_layers=n_layers, d_model=d_model, d_ff=4 * d_model, mixer=mixer)
+
+
+def bert_tiny() -> EncoderConfig:
+    """2 layers, d_model 128, 2 heads: BERT-tiny of Turc et al. 2019 (4.4 million parameters with BERT's vocabulary)."""
+    return _bert(2, 128)
+
+
+def bert_mini() -> EncoderConfig:
+    """4 layers, d_model 256, 4 heads: BERT-mini of Turc et al. 2019 (11.3 million parameters)."""
+    return _bert(4, 256)
+
+
+def bert_small() -> EncoderConfig:
+    """4 layers, d_model 512, 8 heads: BERT-small of Turc et al. 2019 (29.1 million parameters)."""
+    return _bert(4, 512)
+
+
+def bert_base() -> EncoderConfig:
+    """12 layers, d_model 768, 12 heads: Devlin et al. 2019, section 3, BASE (110 million parameters)."""
+    return _bert(12, 768)
+
+
+def bert_large() -> EncoderConfig:
+    """24 layers, d_model 1024, 16 heads: Devlin et al. 2019, section 3, LARGE (340 million parameters)."""
+    return _bert(24, 1024)
+
+
+def bert_modern() -> EncoderConfig:
+    """An encoder of today in the line of ModernBERT (Warner et al. 2024): rotary positions, pre-norm, gated feed-forward,
+    no biases in it, no token types. 22 layers, d_model 768, 12 heads, as its base size."""
+    return EncoderConfig(
+        n_layers=22,
+        d_model=768,
+        d_ff=1152,
+        mixer=AttentionConfig(n_heads=12, rotary=True, bias=False),
+        wiring="pre",
+        activation="swiglu",
+        norm_eps=1e-5,
+        bias=False,
+        positions="none",
+        token_types=0,
+        max_len=1024,
+        dropout=0.0,
+    )
+
+
 CATALOG: dict[str, Callable[[], AnyModelConfig]] = {
     "transformer_tiny": transformer_tiny,
     "transformer_base": transformer_base,
@@ -123,6 +173,12 @@ CATALOG: dict[str, Callable[[], AnyModelConfig]] = {
     "gpt2_large": gpt2_large,
     "gpt2_xl": gpt2_xl,
     "gpt_modern": gpt_modern,
+    "bert_tiny": bert_tiny,
+    "bert_mini": bert_mini,
+    "bert_small": bert_small,
+    "bert_base": bert_base,
+    "bert_large": bert_large,
+    "bert_modern": bert_modern,
     "rnn_lm": rnn_lm,
     "lstm_lm": lstm_lm,
     "conv_lm": conv_lm,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,9 @@ from tripel.nn import AttentionConfig, MixerConfig
 from tripel.nn.block import Activation, NormKind, WiringKind
 from tripel.nn.embed import PositionKind, SinusoidOrder
 
-Initialisation = Literal["glorot", "gpt2"]
+Initialisation = Literal["glorot", "gpt2", "bert", "mimetic"]
+HeadKind = Literal["masked-token", "classes", "none"]
+Pooling = Literal["cls", "mean", "max"]
 
 
 class StackConfig(Config):
@@ -26,7 +28,9 @@ class SkeletonConfig(Config):
     """What every skeleton has. d_ff 0: blocks without a feed-forward part. bias: of the feed-forward maps.
 
     initialisation: `glorot` uniform maps (Glorot & Bengio 2010); `gpt2` normal with deviation 0.02, and 0.02 / sqrt(2
-    n_layers) for the maps that write to the residual stream (Radford et al. 2019, section 2.3).
+    n_layers) for the maps that write to the residual stream (Radford et al. 2019, section 2.3); `bert` normal with 0.02;
+    `mimetic` that, with attention that begins by looking at neighbours (Attention.initialise) and learned positions that
+    begin as sinusoids.
     variational_dropout: one dropout mask for all positions of a row (Gal & Ghahramani 2016).
     """
 
@@ -85,10 +89,8 @@ class EncoderDecoderConfig(SkeletonConfig):
         return {"encoder": self.encoder, "decoder": self.decoder}
 
     @model_validator(mode="after")
-    def _directions_fit(self) -> EncoderDecoderConfig:
-        n_units = getattr(self.encoder.mixer, "d_hidden", None) or self.d_model
-        if n_units % 2 and hasattr(self.encoder.mixer, "d_hidden"):
-            raise ValueError(f"{n_units} hidden units cannot be divided between the encoder's two reading directions")
+    def _directions_fit(self) -> Self:
+        _require_even(self.encoder.mixer, self.d_model)
         return self
 
 
@@ -114,11 +116,63 @@ class DecoderConfig(SkeletonConfig):
         return {"decoder": StackConfig(n_layers=self.n_layers, mixer=self.mixer)}
 
 
+class EncoderConfig(SkeletonConfig):
+    """Encoder that reads both ways (Devlin et al. 2019 with attention). Defaults are BERT's where it has one.
+
+    token_types: segments a text may have (0: no table of them). embedding_norm: a norm after the sum of embeddings.
+    head: what the model is asked. `masked-token` every hidden token, after a transform (map, activation, norm) if
+    head_transform, on the embedding's matrix if tie; `classes` one of the vocabulary's labels; `none` nothing, vectors only.
+    pool: the vector that stands for a text: its first position's (`cls`), the mean or the maximum over positions.
+    pooler: a tanh layer on that vector, for heads `classes` and `none`. normalize: vectors of texts are made of length 1
+    where they are the answer.
+    """
+
+    kind: Literal["encoder"] = "encoder"
+    n_layers: int = Field(default=6, ge=1, le=1000)
+    mixer: MixerConfig = AttentionConfig()
+    wiring: WiringKind = "post"
+    activation: Activation = "gelu"
+    norm_eps: float = Field(default=1e-12, gt=0)
+    positions: PositionKind = "learned"
+    embed_scale: bool = False
+    head_bias: bool = True
+    initialisation: Initialisation = "bert"
+    tie: bool = True
+    token_types: int = Field(default=2, ge=0, le=1 << 16)
+    embedding_norm: bool = True
+    head: HeadKind = "masked-token"
+    head_transform: bool = True
+    pool: Pooling = "cls"
+    pooler: bool = True
+    normalize: bool = False
+
+    def stacks(self) -> dict[str, StackConfig]:
+        """The one stack, as encoder."""
+        return {"encoder": StackConfig(n_layers=self.n_layers, mixer=self.mixer)}
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether there is a pooler: a model that is asked for hidden tokens has no use for one."""
+        return self.pooler and self.head != "masked-token"
+
+    @model_validator(mode="after")
+    def _directions_fit(self) -> Self:
+        _require_even(self.mixer, self.d_model)
+        return self
+
+
+def _require_even(mixer: Any, d_model: int) -> None:
+    n_units = getattr(mixer, "d_hidden", None) or d_model
+    if n_units % 2 and hasattr(mixer, "d_hidden"):
+        raise ValueError(f"{n_units} hidden units cannot be divided between the encoder's two reading directions")
+
+
 class Vocabulary(Config):
     """What the model must know of its tokenizers. start_id begins every target; eos_id ends it.
 
     A language model reads what it writes: its two sizes are one, and start_id stands for the end of an earlier text.
     pad_id is eos_id where no token is for padding alone, as in GPT-2's vocabulary.
+    An encoder reads start_id, a text, eos_id; mask_id stands where a token is hidden. labels: of the classes, in order.
     """
 
     source_size: int = Field(ge=4, le=1 << 24)
@@ -126,6 +180,8 @@ class Vocabulary(Config):
     pad_id: int = Field(ge=0)
     eos_id: int = Field(ge=0)
     start_id: int = Field(ge=0)
+    mask_id: int | None = Field(default=None, ge=0)
+    labels: tuple[str, ...] = ()
 
     @property
     def padding_id(self) -> int | None:
@@ -133,6 +189,6 @@ class Vocabulary(Config):
         return None if self.pad_id == self.eos_id else self.pad_id
 
 
-ModelConfig = Annotated[EncoderDecoderConfig | DecoderConfig, Field(discriminator="kind")]
-AnyModelConfig = EncoderDecoderConfig | DecoderConfig
+ModelConfig = Annotated[EncoderDecoderConfig | DecoderConfig | EncoderConfig, Field(discriminator="kind")]
+AnyModelConfig = EncoderDecoderConfig | DecoderConfig | EncoderConfig
 """ModelConfig for annotations outside of configs."""

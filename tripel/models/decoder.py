@@ -4,13 +4,14 @@ model with the other mixers."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tripel.models.config import DecoderConfig, Vocabulary
 from tripel.nn.embed import Embedding, TokenEmbedding
-from tripel.nn.heads import VocabularyHead
+from tripel.nn.heads import VocabularyHead, positions
 from tripel.nn.mixer import Mixer, State, Taps, scoped
 from tripel.nn.stack import Stack
 
@@ -83,6 +84,11 @@ class Decoder(nn.Module):
     def logits(self, h_BTD: Tensor) -> Tensor:
         """The head on hidden states."""
         return self.head(h_BTD, self.tokens.weight)
+
+    def asked(self, inputs: dict[str, Any], rows_N: Tensor | None) -> Tensor:
+        """What the head's matrix is multiplied with at the positions that are asked for, (N, D). rows_N: their places among
+        all B * T; None for all."""
+        return positions(self.features(**inputs), rows_N)
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
         """The head's matrix (V, D) and bias (V,), for a loss that fuses them with the softmax."""

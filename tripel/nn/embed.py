@@ -75,6 +75,29 @@ class Embedding(nn.Module):
         return self.dropout(self.positions(tokens(ids_BT), start))
 
 
+class TextEmbedding(nn.Module):
+    """ids -> an encoder's residual stream: tokens + positions + token types, norm, dropout (Devlin et al. 2019, section 3).
+
+    n_types: token types, 0 for none. norm: applied to the sum, or None.
+    """
+
+    def __init__(
+        self, positions: Positions, d_model: int, n_types: int, norm: nn.Module | None, *, dropout: float
+    ) -> None:
+        super().__init__()
+        self.positions, self.dropout = positions, Dropout(dropout)
+        self.types = TokenEmbedding(n_types, d_model, pad_id=None, scale=False) if n_types else None
+        self.norm = nn.Identity() if norm is None else norm
+
+    def forward(self, ids_BT: Tensor, tokens: TokenEmbedding, types_BT: Tensor | None = None) -> Tensor:
+        """types_BT: the segment of every token; None stands for the first everywhere."""
+        x_BTD = self.positions(tokens(ids_BT))
+        if self.types is not None:
+            type_D = self.types.weight[0].to(x_BTD.dtype) if types_BT is None else self.types(types_BT)
+            x_BTD = x_BTD + type_D
+        return self.dropout(self.norm(x_BTD))
+
+
 def sinusoids(max_len: int, d_model: int, *, order: SinusoidOrder) -> Tensor:
     """PE(pos, 2i) = sin(pos / 10000^(2i/D)), PE(pos, 2i+1) = cos(...) (Vaswani 2017, section 3.5); (max_len, D)."""
     position_T1 = torch.arange(max_len, dtype=torch.float64, device="cpu")[:, None]

@@ -78,8 +78,8 @@ class Mixer(nn.Module, ABC):
     causal: bool
     constant_state: ClassVar[bool] = False
 
-    def initialise(self) -> None:
-        """Set what needs other first values than linear maps have anyway; nothing for most."""
+    def initialise(self, scheme: str) -> None:
+        """Set what needs other first values than a scheme gives all linear maps; nothing for most."""
 
     @abstractmethod
     def forward(

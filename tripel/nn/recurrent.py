@@ -101,7 +101,7 @@ class Recurrent(Mixer):
         self.backwards = None if causal else _Direction(d_model, self.n_units, self.n_maps)
         self.output = nn.Linear(n_hidden, d_model) if n_hidden != d_model else None
 
-    def initialise(self) -> None:
+    def initialise(self, scheme: str) -> None:
         """Orthogonal hidden-to-hidden maps (Saxe et al. 2014): a signal neither vanishes nor explodes on its first way."""
         for direction in filter(None, (self.forwards, self.backwards)):
             for part in direction.hidden.parts():
@@ -187,9 +187,9 @@ class LSTM(Recurrent):
         super().__init__(config, d_model, causal=causal)
         self.forget_bias = config.forget_bias
 
-    def initialise(self) -> None:
+    def initialise(self, scheme: str) -> None:
         """Orthogonal maps, and a memory that keeps at first."""
-        super().initialise()
+        super().initialise(scheme)
         for direction in filter(None, (self.forwards, self.backwards)):
             nn.init.constant_(direction.input.bias[self.n_units : 2 * self.n_units], self.forget_bias)
 

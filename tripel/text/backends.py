@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from tripel.text.tokenizer import TokenizerConfig
 
 SPACE = "\u2581"
+SPACE_MARKS = (SPACE, "\u0120")  # ours and SentencePiece's, and that of byte-level BPE
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
+MASK = "<mask>"
+_SPACED_KINDS = ("word", "bpe", "unigram", "wordpiece")
+"""Those that put a space in front of a text."""
 _BYTES = [f"<0x{value:02X}>" for value in range(256)]
 
 # Words, numbers and punctuation apart, each with the space before it. An apostrophe goes with its shorter side (l'|eau,
@@ -40,12 +44,28 @@ _LONGEST_WORD = 1000
 _EVERY_CHARACTER = 1 << 21
 
 
-def train(config: TokenizerConfig, texts: Iterable[str], *, ends_texts: bool) -> tokenizers.Tokenizer:
-    """A trained tokenizer with <pad>, <unk>, <s>, </s> as 0 to 3. ends_texts: see Tokenizer.train."""
-    backend = _TRAINERS[config.kind](config, texts)
-    backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
-    if ends_texts:
-        # For other libraries that open the file; our own encode adds no special tokens.
+def train(config: TokenizerConfig, texts: Iterable[str], *, ends_texts: bool, mask: bool) -> tokenizers.Tokenizer:
+    """A trained tokenizer with <pad>, <unk>, <s>, </s> as 0 to 3. ends_texts, mask: see Tokenizer.train."""
+    names = (*SPECIALS, MASK) if mask else SPECIALS
+    room = config.vocab_size - len(names) + len(SPECIALS)
+    backend = _TRAINERS[config.kind](config.model_copy(update={"vocab_size": room}), texts)
+    # In other libraries the mask takes the place of a word with the space before it, and what follows gets one in front.
+    before, after = config.kind in {*_SPACED_KINDS, "byte_bpe"}, config.kind in _SPACED_KINDS
+    backend.add_special_tokens(
+        [
+            AddedToken(
+                name, special=True, normalized=False, lstrip=before and name == MASK, rstrip=after and name == MASK
+            )
+            for name in names
+        ]
+    )
+    # For other libraries that open the file; our own encode adds no special tokens.
+    if mask:
+        ends = [(name, SPECIALS.index(name)) for name in ("<s>", "</s>")]
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=ends
+        )
+    elif ends_texts:
         backend.post_processor = processors.TemplateProcessing(
             single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", SPECIALS.index("</s>"))]
         )
@@ -83,6 +103,18 @@ def keeps_text_divisible(backend: tokenizers.Tokenizer) -> bool:
     return apart[-1]["type"] == "ByteLevel" and not any(
         step["type"] not in {"ByteLevel", "Split", "Digits"} or step.get("add_prefix_space") for step in apart
     )
+
+
+def kind(backend: tokenizers.Tokenizer) -> str:
+    """The kind of TokenizerConfig that a tokenizer is of, or is nearest to."""
+    content = json.loads(backend.to_str())
+    model = content["model"]
+    if model.get("type") != "BPE":
+        return {"Unigram": "unigram", "WordPiece": "wordpiece", "WordLevel": "word"}[model["type"]]
+    of_bytes = isinstance(backend.decoder, decoders.ByteLevel)
+    if model["merges"]:
+        return "byte_bpe" if of_bytes else "bpe"
+    return "byte" if of_bytes else "char"
 
 
 def _steps(part: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -26,6 +26,7 @@ from tripel.files import write_atomically
 from tripel.text import backends
 from tripel.text.clean import Normalization
 from tripel.text.explanation import Explanation
+from tripel.text.holes import HoledText, encode_around
 from tripel.text.stream import TextStream
 
 UNKNOWN_TEXT = "\u2047"
@@ -35,6 +36,16 @@ _PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>")
 _UNK_NAMES = ("<unk>", "[UNK]")
 _BOS_NAMES = ("<s>", "[CLS]", "<|begin_of_text|>", "<|endoftext|>")
 _EOS_NAMES = ("</s>", "[SEP]", "<|end_of_text|>", "<|endoftext|>")
+_MASK_NAMES = (backends.MASK, "[MASK]")
+
+
+class WordMarks(NamedTuple):
+    """Of every id, bool arrays [vocab_size]: whether its piece begins a word by its own mark (a space before it; in
+    BERT's vocabularies no ## before it), and whether its first and last characters are letters or digits."""
+
+    spaced: np.ndarray
+    letter_first: np.ndarray
+    letter_last: np.ndarray
 
 
 class TokenizerConfig(Config):
@@ -67,14 +78,17 @@ class TokenizerConfig(Config):
 class Tokenizer:
     """Text to ids and back. Made by train or load; never changed afterwards.
 
-    pad_id, unk_id, bos_id, eos_id are read from the file: 0, 1, 2, 3 in those trained here. A file without a
-    padding token pads with eos; one without a begin token (Marian) begins with pad; one that cannot meet an
-    unknown piece (GPT-2) has eos as its unk_id, and never gives it.
+    pad_id, unk_id, bos_id, eos_id are read from the file: 0, 1, 2, 3 in those trained here; mask_id, of the token that
+    hides another, is None where there is none. A file without a padding token pads with eos; one without a begin token
+    (Marian) begins with pad; one that cannot meet an unknown piece (GPT-2) has eos as its unk_id, and never gives it.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         # Otherwise the text "</s>" would end the sentence. Not stored in tokenizer.json, hence set here.
         backend.encode_special_tokens = True
+        # Sentence models' files have both: our callers cut and pad, and say when they cut.
+        backend.no_truncation()
+        backend.no_padding()
         self._backend = backend
         self._ids = backend.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(self._ids.values()) + 1
@@ -86,24 +100,30 @@ class Tokenizer:
         self.pad_id: int = self._named(_PAD_NAMES, self.eos_id)
         self.bos_id: int = self._named(_BOS_NAMES, self.pad_id)
         self.unk_id: int = self._named(_UNK_NAMES, self.eos_id)
+        self.mask_id: int | None = next((self._ids[name] for name in _MASK_NAMES if name in self._ids), None)
         marks = {self.pad_id, self.bos_id, self.eos_id}
         self._silent_ids = marks | self._special_ids - {self.unk_id}
         self._byte_values = backends.byte_values(self._ids)
         self._table = backends.character_table(backend)
+        decoder, kinds = backend.decoder, tokenizers.decoders
+        # BERT's, whose pieces tell where words go on instead of where they begin.
+        joins_words = isinstance(decoder, kinds.WordPiece)
         # Byte-level BPE goes over to bytes when words are parted, kind byte when a text is normalized.
-        self._spells_bytes_apart = isinstance(backend.decoder, tokenizers.decoders.ByteLevel) and bool(
-            backend.pre_tokenizer
-        )
+        self._decodes_words = joins_words or isinstance(decoder, kinds.ByteLevel) and bool(backend.pre_tokenizer)
         # A word that is unknown was almost always preceded by a space, which went with it.
         whole_words = isinstance(backend.model, tokenizers.models.WordLevel | tokenizers.models.WordPiece)
+        whole_words = whole_words and not joins_words
         self._unknown_piece = (backends.SPACE if whole_words else "") + UNKNOWN_TEXT
 
     @classmethod
-    def train(cls, config: TokenizerConfig, texts: Iterable[str], *, ends_texts: bool = True) -> Tokenizer:
+    def train(
+        cls, config: TokenizerConfig, texts: Iterable[str], *, ends_texts: bool = True, mask: bool = False
+    ) -> Tokenizer:
         """Learn a vocabulary from texts (a stream will do, it is read once).
 
         ends_texts: whether other libraries that open the file shall put </s> behind a text: right for a source that is
-        translated, wrong for a prompt. Ours never do.
+        translated, wrong for a prompt. Ours never do. mask: for an encoder: the last id is <mask>, and other libraries shall
+        put a text between <s> and </s>.
         The same texts in the same order give the same tokenizer, but for kind unigram, whose training in the library is
         not reproducible (what was trained is: save it). Raises TokenizerError when there is no text, or when
         vocab_size is too small to hold the characters that occur.
@@ -117,7 +137,7 @@ class Tokenizer:
                 expected="at least one line with characters in it",
                 mend="look at the training files named in the recipe's data section",
             )
-        return cls(backends.train(config, itertools.chain([first or ""], texts), ends_texts=ends_texts))
+        return cls(backends.train(config, itertools.chain([first or ""], texts), ends_texts=ends_texts, mask=mask))
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -180,6 +200,10 @@ class Tokenizer:
             return [self._table.encode(text) for text in texts]
         return [np.array(ids, np.int32) for ids in self.encode_batch(texts)]
 
+    def encode_around(self, segments: Sequence[str]) -> HoledText:
+        """The ids of a text with holes, given as the segments around them: at least one hole, so at least two segments."""
+        return encode_around(self._backend, list(segments))
+
     def encode_words(self, texts: Sequence[str]) -> list[tuple[list[int], list[int | None]]]:
         """For each text its ids and, for each id, the number of the word (pre-token) it belongs to."""
         encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
@@ -204,7 +228,7 @@ class Tokenizer:
         """What decode(encode(text)) gives: the text after Unicode normalisation (and lower-casing)."""
         normalizer, decoder = self._backend.normalizer, self._backend.decoder
         text = normalizer.normalize_str(text) if normalizer else text
-        if self._spells_bytes_apart:
+        if self._decodes_words and decoder:
             return decoder.decode([piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str(text)])
         return decoder.decode(list(text)) if decoder else text
 
@@ -230,6 +254,24 @@ class Tokenizer:
         """Whether the encodings of pieces of a text, cut before spaces, join to the text's: what a language model's
         stream of tokens needs. True of the kinds char, byte and byte_bpe, and of GPT-2's own file."""
         return backends.keeps_text_divisible(self._backend)
+
+    @cached_property
+    def word_marks(self) -> WordMarks:
+        """Where words begin, as far as single pieces tell."""
+        continued = getattr(self._backend.model, "continuing_subword_prefix", None) == "##"
+        spaced, first, last = [], [], []
+        for number, piece in enumerate(self._pieces):
+            bare = piece.removeprefix("##").lstrip("".join(backends.SPACE_MARKS))
+            text = number not in self._special_ids
+            spaced.append(not piece.startswith("##") if continued else piece.startswith(backends.SPACE_MARKS))
+            first.append(text and bare[:1].isalnum())
+            last.append(text and (bare[-1:].isalnum() or not bare))  # a space by itself: its word follows
+        return WordMarks(*(np.array(marks, bool) for marks in (spaced, first, last)))
+
+    @property
+    def kind(self) -> str:
+        """The kind of TokenizerConfig that it is of, or is nearest to."""
+        return backends.kind(self._backend)
 
     @property
     def special_ids(self) -> frozenset[int]:

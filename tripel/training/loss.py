@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,13 +17,19 @@ from tripel.training.fused_loss import CHUNK_CPU, FusedCrossEntropy, FusedRDrop
 def batch_loss_sum(model: Model, batch: Batch, *, label_smoothing: float, r_drop: float = 0.0) -> Tensor:
     """The loss of a batch, summed over its predicted tokens, in nats. r_drop: alpha of `r_drop_sum`, 0 for plain."""
     if not r_drop:
-        h_BTD = model.features(**batch.inputs)
-        return cross_entropy_sum(h_BTD, model.head_parameters(), batch.targets_BT, label_smoothing=label_smoothing)
+        h_ND, targets_N = asked(model, batch)
+        return cross_entropy_sum(h_ND, model.head_parameters(), targets_N, label_smoothing=label_smoothing)
     inputs: dict[str, Any] = {name: x if x is None else torch.cat([x, x]) for name, x in batch.inputs.items()}
     targets_BT = torch.cat([batch.targets_BT, batch.targets_BT])
-    return r_drop_sum(
-        model.features(**inputs), model.head_parameters(), targets_BT, label_smoothing=label_smoothing, alpha=r_drop
-    )
+    h_MD, targets_M = asked(model, replace(batch, inputs=inputs, targets_BT=targets_BT))
+    return r_drop_sum(h_MD, model.head_parameters(), targets_M, label_smoothing=label_smoothing, alpha=r_drop)
+
+
+def asked(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What the head's matrix is multiplied with for every target that is not IGNORE, (N, D), and those targets, (N,)."""
+    targets_N = batch.targets_BT.flatten()
+    rows_N = _predicted_rows(targets_N)
+    return model.asked(batch.inputs, rows_N), targets_N if rows_N is None else targets_N.index_select(0, rows_N)
 
 
 def cross_entropy_sum(
@@ -73,8 +80,11 @@ def r_drop_sum(
 
 def _predicted(h_BTD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
     h_ND, targets_N = h_BTD.flatten(0, -2), targets_BT.flatten()
+    rows_N = _predicted_rows(targets_N)
+    return (h_ND, targets_N) if rows_N is None else (h_ND.index_select(0, rows_N), targets_N.index_select(0, rows_N))
+
+
+def _predicted_rows(targets_N: Tensor) -> Tensor | None:
+    """Where targets are not IGNORE; None when all are not."""
     predicted_N = targets_N != IGNORE
-    if bool(predicted_N.all()):
-        return h_ND, targets_N
-    rows = predicted_N.nonzero().squeeze(1)
-    return h_ND.index_select(0, rows), targets_N.index_select(0, rows)
+    return None if bool(predicted_N.all()) else predicted_N.nonzero().squeeze(1)
