@@ -135,7 +135,7 @@ def test_a_disk_without_room_is_said_to_be_full(tokenizers, tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     source = source_of(tmp_path / "a.txt", TEXT)
-    monkeypatch.setattr(module, "_write", full)
+    monkeypatch.setattr(module._Writer, "written", full)
     with pytest.raises(DataError, match="no room for the tokens.*No space left"):
         encode_stream(source, tokenizers["byte"], cache_dir=tmp_path / "c")
     assert not list((tmp_path / "c").iterdir())

@@ -73,25 +73,30 @@ class TokenStream:
         return len(self.ids)
 
 
-def encode_stream(source: TextSource, tokenizer: Tokenizer, *, cache_dir: Path | None = None) -> TokenStream:
+def encode_stream(
+    source: TextSource, tokenizer: Tokenizer, *, by_line: bool = False, cache_dir: Path | None = None
+) -> TokenStream:
     """A text's tokens, from the cache or made anew. cache_dir: where they are kept; the user's cache by default.
 
-    Each document is encoded as a whole would be, though only a piece of it is ever in memory. Raises TokenizerError for
-    a tokenizer that cannot encode a text in pieces, DataError when there is no room for the tokens.
+    Each document is encoded as a whole would be, though only a piece of it is ever in memory; or by_line, each line of it
+    by itself, without the spaces and line ends around it, which any tokenizer can. Raises TokenizerError for one that
+    cannot encode a text in pieces otherwise, DataError when there is no room for the tokens.
     """
-    require_divisible(tokenizer)
+    if not by_line:
+        require_divisible(tokenizer)
     folder = cache_dir or encoded_folder()
-    path = folder / f"{cache_key('stream', _VERSION, source.fingerprint, tokenizer.to_json())}.tokens"
+    kind = "lines" if by_line else "stream"
+    path = folder / f"{cache_key(kind, _VERSION, source.fingerprint, tokenizer.to_json())}.tokens"
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32)
     facts = _stored(path, dtype)
     if facts is None:
         try:
             with atomic_writer(path) as file:
-                facts = _write(file, source, tokenizer, dtype)
+                facts = _Writer(file, tokenizer, dtype, by_line).written(source)
             write_atomically(_facts_of(path), json.dumps(asdict(facts)).encode())
         except OSError as error:
             _log.warning("%s cannot be written (%s): the text is encoded at each start", path, error.strerror)
-            return _in_temporary_file(source, tokenizer, dtype)
+            return _in_temporary_file(source, tokenizer, dtype, by_line)
     return _stream(source, np.memmap(path, dtype, "r"), facts, tokenizer.eos_id)
 
 
@@ -126,17 +131,23 @@ def report_unknown_tokens(report: DataReport, stream: TokenStream, config: TextD
 class _Writer:
     """Writes tokens to a file and counts what goes by."""
 
-    def __init__(self, file: BinaryIO, tokenizer: Tokenizer, dtype: np.dtype) -> None:
-        self._file, self._tokenizer, self._dtype = file, tokenizer, dtype
+    def __init__(self, file: BinaryIO, tokenizer: Tokenizer, dtype: np.dtype, by_line: bool) -> None:
+        self._file, self._tokenizer, self._dtype, self._by_line = file, tokenizer, dtype, by_line
         self._boundary = np.array([tokenizer.eos_id], np.int32)
         self._n_tokens = self._n_bytes = self._n_chars = self._n_documents = self._n_unknown = self._crc = 0
         self._places: list[str] = []
+
+    def written(self, source: TextSource) -> _Facts:
+        """Write all of a text."""
+        for group in _groups(iter(source)):
+            self.take(group)
+        return self.facts()
 
     def take(self, pieces: list[Piece]) -> None:
         """Encode some pieces and append them."""
         texts = [piece.text for piece in pieces]
         parts: list[np.ndarray] = []
-        for piece, ids in zip(pieces, self._tokenizer.encode_arrays(texts), strict=True):
+        for piece, ids in zip(pieces, self._encoded(texts), strict=True):
             parts.append(ids)
             self._look_for_unknown(piece, ids)
             if piece.ends_document:
@@ -162,6 +173,13 @@ class _Writer:
             crc=self._crc,
         )
 
+    def _encoded(self, texts: list[str]) -> list[np.ndarray]:
+        if not self._by_line:
+            return self._tokenizer.encode_arrays(texts)
+        lines = [[line.strip() for line in text.splitlines()] for text in texts]
+        ids = iter(self._tokenizer.encode_arrays([line for of_text in lines for line in of_text]))
+        return [np.concatenate([np.zeros(0, np.int32), *islice(ids, len(of_text))]) for of_text in lines]
+
     def _look_for_unknown(self, piece: Piece, ids: np.ndarray) -> None:
         n_unknown = int(np.count_nonzero(ids == self._tokenizer.unk_id))
         self._n_unknown += n_unknown
@@ -178,13 +196,6 @@ class _Writer:
         return first
 
 
-def _write(file: BinaryIO, source: TextSource, tokenizer: Tokenizer, dtype: np.dtype) -> _Facts:
-    writer = _Writer(file, tokenizer, dtype)
-    for group in _groups(iter(source)):
-        writer.take(group)
-    return writer.facts()
-
-
 def _groups(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
     """Pieces in groups worth one call of the tokenizer: a few large ones or many small ones."""
     while group := list(islice(pieces, _PIECES_AT_ONCE)):
@@ -198,11 +209,11 @@ def _groups(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
         yield group
 
 
-def _in_temporary_file(source: TextSource, tokenizer: Tokenizer, dtype: np.dtype) -> TokenStream:
+def _in_temporary_file(source: TextSource, tokenizer: Tokenizer, dtype: np.dtype, by_line: bool) -> TokenStream:
     """The stream in a file without a name, which is gone when the program ends."""
     try:
         with tempfile.TemporaryFile() as file:
-            facts = _write(file, source, tokenizer, dtype)  # type: ignore[arg-type]
+            facts = _Writer(file, tokenizer, dtype, by_line).written(source)  # type: ignore[arg-type]
             file.flush()
             ids = np.memmap(file, dtype, "r")
     except OSError as error:

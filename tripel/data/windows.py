@@ -144,12 +144,16 @@ class WindowLoader(StepLoader[Batch]):
 
         def batches(step: int) -> list[Batch]:
             if step % steps_between == 0:
-                _give_back(self._ids)
+                give_back(self._ids)
             mine = np.array_split(plan.starts(step), self._world_size)[self._rank]
             carried = step > 0 if self._carry_state else None
-            return [collate_windows(self._ids, starts, self._context, carried) for starts in self._micros(mine)]
+            return [self._collate(epoch, starts, carried) for starts in self._micros(mine)]
 
         return EpochSteps(plan.n_steps, batches)
+
+    def _collate(self, epoch: int, starts: np.ndarray, carried: bool | None) -> Batch:
+        del epoch  # for loaders whose examples differ from epoch to epoch
+        return collate_windows(self._ids, starts, self._context, carried)
 
     def _micros(self, starts: np.ndarray) -> list[np.ndarray]:
         n_micros = -(-len(starts) // self._rows_at_once)
@@ -169,7 +173,7 @@ def valid_batches(ids: np.ndarray, context: int, batch_tokens: int, *, carry_sta
         held += len(starts)
         if held > _WINDOWS_MAPPED:
             held = 0
-            _give_back(ids)
+            give_back(ids)
         yield collate_windows(ids, starts, length, carried)
 
 
@@ -192,7 +196,7 @@ def _valid_windows(
         yield np.array([n_windows * context]), rest, anew
 
 
-def _give_back(ids: np.ndarray) -> None:
+def give_back(ids: np.ndarray) -> None:
     """Let go of the pages of a large mapped file. They count as this process's memory as long as they are mapped, while
     the file stays in the system's cache, from which the next window is mapped at little cost."""
     if ids.nbytes <= _SMALL_BYTES or ids.flags.writeable or not hasattr(mmap, "MADV_DONTNEED"):  # not on Windows

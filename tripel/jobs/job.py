@@ -11,6 +11,7 @@ from tripel.data.steps import StepLoader
 from tripel.models.build import Model
 from tripel.models.config import Vocabulary
 from tripel.recipe import Recipe
+from tripel.tasks.baseline import Baseline
 from tripel.text.pair import TokenizerPair
 from tripel.training.log import RunLog
 
@@ -57,6 +58,10 @@ class Job(ABC):
     @abstractmethod
     def summary(self, loader: StepLoader[Batch]) -> str:
         """The training data in a line, for a person."""
+
+    @abstractmethod
+    def baseline(self) -> Baseline | None:
+        """What counting alone would score on the validation set; None without one."""
 
     @abstractmethod
     def validate(self, model: Model, log: RunLog) -> dict[str, float]:

@@ -17,6 +17,7 @@ from tripel.jobs.job import Job
 from tripel.models.build import Model
 from tripel.models.decoder import Decoder, DecoderState
 from tripel.recipe import Recipe
+from tripel.tasks.baseline import Baseline, frequency_baseline, token_counts
 from tripel.tasks.next_token import TextLoss, language_vocabulary, text_loss
 from tripel.text.pair import TokenizerPair
 from tripel.text.tokenizer import Tokenizer
@@ -87,6 +88,12 @@ class NextTokenJob(Job):
             f"vocabulary {self.vocabulary.target_size:,}, {plan.n_steps:,} updates an epoch of {plan.rows} windows of "
             f"{plan.context}{carried}"
         )
+
+    def baseline(self) -> Baseline | None:
+        if self.valid_stream is None:
+            return None
+        counts = token_counts(self.train_stream.ids, self.vocabulary.target_size)
+        return frequency_baseline("word frequency", counts, self.valid_stream.ids[1:])
 
     def validate(self, model: Model, log: RunLog) -> dict[str, float]:
         """Loss, perplexity and bits per byte; the beginning of the validation text is gone on with on log."""

@@ -19,6 +19,7 @@ from tripel.jobs.job import Job
 from tripel.models.build import Model
 from tripel.models.encoder_decoder import EncoderDecoder
 from tripel.pipelines.translate import Translator
+from tripel.tasks.baseline import Baseline, frequency_baseline
 from tripel.tasks.scores import score_translations
 from tripel.tasks.translation import TranslationTask, collate, mean_loss, vocabulary_of
 from tripel.text.pair import TokenizerPair
@@ -38,7 +39,7 @@ class TranslationJob(Job):
 
     @property
     def generation(self) -> dict[str, object]:
-        decode = self.recipe.decode
+        decode = cast(DecodeConfig, self.recipe.decode)
         return {"num_beams": decode.beam, "length_penalty": decode.length_penalty}
 
     def read(self) -> None:
@@ -86,6 +87,18 @@ class TranslationJob(Job):
             f"{len(self.splits.train):,} training pairs, vocabulary {vocabulary}, "
             f"{len(plan.steps):,} updates an epoch, padding {plan.padding_share:.1%}"
         )
+
+    def baseline(self) -> Baseline | None:
+        if self.splits.valid is None:
+            return None
+        train, valid = (self._target_ids(corpus) for corpus in (self.make_corpus(0), self.valid_corpus))
+        counts = np.bincount(train, minlength=self.vocabulary.target_size)
+        return frequency_baseline("word frequency", counts, valid)
+
+    def _target_ids(self, corpus: Corpus) -> np.ndarray:
+        """All that is predicted: every target, and its end."""
+        rows = [corpus.target(index) for index in range(len(corpus))]
+        return np.concatenate([*rows, np.full(len(rows), self.vocabulary.eos_id)]).astype(np.int64)
 
     def validate(self, model: Model, log: RunLog) -> dict[str, float]:
         """Loss on the references, BLEU and chrF of real search output."""

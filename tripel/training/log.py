@@ -17,6 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tripel.tasks.baseline import Baseline
+
+_THREE_PLACES = ("valid_loss", "accuracy", "macro_f1")
 _MEDIUM, _WIDE = 72, 110  # columns of a terminal from which the bar shows more
 
 
@@ -24,12 +27,21 @@ class RunLog:
     """Writes one JSON object a line to metrics.jsonl and tells the person.
 
     quiet: say nothing (ranks other than 0, tests). On a terminal a live bar with plain lines above it; elsewhere lines.
-    resume_step: lines of metrics.jsonl after this step are dropped: the resumed run writes them again.
+    resume_step: lines of metrics.jsonl after this step are dropped: the resumed run writes them again. baseline: what
+    counting alone scores, shown beside each validation's loss.
     """
 
     def __init__(
-        self, run: Path, n_steps: int, *, console: Console, quiet: bool = False, resume_step: int | None = None
+        self,
+        run: Path,
+        n_steps: int,
+        *,
+        console: Console,
+        quiet: bool = False,
+        resume_step: int | None = None,
+        baseline: Baseline | None = None,
     ) -> None:
+        self._baseline = baseline
         self._path, self._n_steps, self._quiet, self._console = run / "metrics.jsonl", n_steps, quiet, console
         self._file = None
         self._board: Any = None
@@ -81,11 +93,22 @@ class RunLog:
         """A validation record: written and shown."""
         self.write(record)
         shown = "  ".join(
-            f"{name} {value:.3f}" if name == "valid_loss" else f"{name} {value:.2f}"
+            f"{name} {value:.3f}" if name in _THREE_PLACES else f"{name} {value:.2f}"
             for name, value in record.items()
             if name not in ("step", "tokens", "seconds")
         )
-        self.say(f"step {int(record['step']):>6}  validation  {shown}{'  (best)' if best else ''}")
+        self.say(
+            f"step {int(record['step']):>6}  validation  {shown}{'  (best)' if best else ''}{self._beside(record)}"
+        )
+
+    def _beside(self, record: dict[str, float]) -> str:
+        """How the loss compares with counting alone."""
+        baseline = self._baseline
+        if baseline is None or "valid_loss" not in record:
+            return ""
+        if record["valid_loss"] >= baseline.loss:
+            return f"  no better than {baseline.name} (loss {baseline.loss:.3f})"
+        return f"  {baseline.name}: loss {baseline.loss:.3f}"
 
     def sample(self, source: str, answer: str) -> None:
         """What the model makes of an example, to be seen getting better."""
