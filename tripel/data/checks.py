@@ -222,20 +222,26 @@ def check_lengths(name: str, sources: Sequence[str], targets: Sequence[str], con
 
 
 def check_unknown(
-    name: str, side: str, rows: IdRows, place: Callable[[int], str], unk_id: int, config: DataConfig
+    name: str,
+    rows: IdRows,
+    place: Callable[[int], str],
+    unk_id: int,
+    max_share: float,
+    *,
+    side: str | None = None,
 ) -> list[Finding]:
-    """The share of unknown tokens on one side. place: gives a row's file:line for the message."""
+    """The share of unknown tokens in a set, or on one side of it. place: gives a row's file:line for the message."""
     unknown = rows.ids == unk_id
     n_unknown, n_tokens = int(unknown.sum()), len(rows.ids)
     if not n_unknown:
         return []
     hit = np.searchsorted(rows.offsets, np.flatnonzero(unknown), side="right") - 1
     examples = [place(int(row)) for row in np.unique(hit)[:_MOST_EXAMPLES]]
-    refused = n_unknown > config.max_unknown_share * n_tokens
-    share = f"{n_unknown / n_tokens:.0%} of the {side} tokens"
-    reason = f"{share} are unknown (max_unknown_share {config.max_unknown_share})"
+    refused = n_unknown > max_share * n_tokens
+    share = f"{n_unknown / n_tokens:.0%} of the {f'{side} ' if side else ''}tokens"
+    reason = f"{share} are unknown (max_unknown_share {max_share})"
     action: Action = "refused" if refused else "kept"
-    kind = f"unknown tokens, {side}"
+    kind = f"unknown tokens, {side}" if side else "unknown tokens"
     return [Finding(name, kind, n_unknown, n_tokens, action, tuple(examples), reason if refused else None)]
 
 

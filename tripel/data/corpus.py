@@ -78,6 +78,20 @@ def encode_corpus(text: ParallelText, tokenizers: TokenizerPair, *, cache_dir: P
     return Corpus(_rows(arrays, "source"), _rows(arrays, "target"))
 
 
+def encode_texts(
+    texts: Sequence[str], fingerprint: str, tokenizer: Tokenizer, *, cache_dir: Path | None = None
+) -> IdRows:
+    """The ids of texts by themselves. fingerprint: a hash of them. cache_dir: as of encode_corpus."""
+    folder = cache_dir or encoded_folder()
+    path = folder / f"{cache_key('texts', _VERSION, fingerprint, tokenizer.to_json())}.npz"
+    arrays = cached(
+        path,
+        lambda: _arrays("text", _encode(tokenizer, texts)),
+        lambda arrays: _valid_rows(arrays, "text", len(texts), tokenizer.vocab_size),
+    )
+    return _rows(arrays, "text")
+
+
 def sampled_corpus(
     text: ParallelText, tokenizers: TokenizerPair, *, dropout: float, seed: int, cache_dir: Path | None = None
 ) -> Callable[[int], Corpus]:
@@ -104,7 +118,9 @@ def report_unknown(
         ("source", corpus.sources, tokenizers.source),
         ("target", corpus.targets, tokenizers.target),
     ):
-        findings = check_unknown(text.name, side, rows, text.place, tokenizer.unk_id, config)
+        findings = check_unknown(
+            text.name, rows, text.place, tokenizer.unk_id, config.max_unknown_share, side=side
+        )
         report.add(DataReport(findings))
     report.refuse()
 

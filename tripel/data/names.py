@@ -9,7 +9,7 @@ For a pair of languages the files may be, with or without .gz:
     NAME.en-de.en  NAME.en-de.de    the same, named after the pair (in either order), as OPUS does
     NAME.tsv  NAME.jsonl
 
-and for plain text, with or without .gz:
+for labelled texts NAME, NAME.tsv, NAME.csv or NAME.jsonl; and for plain text, with or without .gz:
 
     NAME                        itself a file: .jsonl has one document a line, any other name is text
     NAME.txt  NAME.jsonl
@@ -33,6 +33,7 @@ from tripel.errors import DataError
 
 _RECORD_KINDS: dict[str, Literal["tsv", "jsonl"]] = {".tsv": "tsv", ".jsonl": "jsonl"}
 _TEXT_ENDINGS = (".txt", ".jsonl")
+_LABELLED_ENDINGS = (".tsv", ".csv", ".jsonl")
 _LANGUAGE = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)?"
 # How many files are looked at to name near ones in a message: a home folder can hold millions.
 _MOST_FILES = 2000
@@ -116,6 +117,24 @@ def find_texts(name: str) -> tuple[Path, ...]:
     raise _not_found(name, bases, ", ".join(("the file itself", *_TEXT_ENDINGS)) + " (or .gz)")
 
 
+def find_labelled(name: str) -> Path:
+    """The file of labelled texts: NAME itself or NAME.tsv, .csv or .jsonl, or .gz. Raises DataError otherwise."""
+    bases = _bases(name)
+    for base in bases:
+        for ending in ("", *_LABELLED_ENDINGS) if base.name else ():
+            found = _file(base, ending)
+            if found is not None and found.name.removesuffix(".gz").endswith(_LABELLED_ENDINGS):
+                return found
+            if found is not None:
+                raise DataError(
+                    f"the data {name} is not in a form that has labels",
+                    given=found,
+                    expected=f"a file that ends in {', '.join(_LABELLED_ENDINGS)} (or .gz after that)",
+                    mend="name its form in its ending: label<TAB>text lines are .tsv",
+                )
+    raise _not_found(name, bases, " or ".join(_LABELLED_ENDINGS) + " (or .gz)")
+
+
 def is_jsonl(path: Path) -> bool:
     """Whether a file has a JSON document a line, by its name."""
     return path.name.removesuffix(".gz").endswith(".jsonl")
@@ -161,7 +180,7 @@ def _languages(base: Path) -> set[str]:
     """The languages for which there is a file NAME.LANGUAGE or NAME.PAIR.LANGUAGE."""
     pattern = re.compile(rf"{re.escape(base.name)}(?:\.{_LANGUAGE}-{_LANGUAGE})?\.({_LANGUAGE})(?:\.gz)?")
     matches = [pattern.fullmatch(path.name) for path in _files_in(base.parent)]
-    return {match[1] for match in matches if match and match[1] not in ("txt", "tsv", "gz")}
+    return {match[1] for match in matches if match and match[1] not in ("txt", "tsv", "csv", "gz")}
 
 
 def _refuse_single_file(name: str, bases: list[Path], source: str, target: str) -> None:
@@ -221,4 +240,4 @@ def _files_in(folder: Path, *, deep: bool = False, most: int | None = _MOST_FILE
 def _stem(path: Path, folder: Path) -> str:
     """The name under which a file of a set is asked for: relative, without .gz, language, pair and record kind."""
     name = path.relative_to(folder).as_posix().removesuffix(".gz")
-    return re.sub(rf"(?:\.{_LANGUAGE}-{_LANGUAGE})?\.(?:{_LANGUAGE}|tsv|jsonl|txt)$", "", name)
+    return re.sub(rf"(?:\.{_LANGUAGE}-{_LANGUAGE})?\.(?:{_LANGUAGE}|tsv|csv|jsonl|txt)$", "", name)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from tripel.jobs.classification import ClassificationJob
 from tripel.jobs.job import Job
+from tripel.jobs.masked_token import MaskedTokenJob
 from tripel.jobs.next_token import NextTokenJob
 from tripel.jobs.translation import TranslationJob
 from tripel.recipe import Recipe
 
-JOBS: dict[str, type[Job]] = {"translation": TranslationJob, "next-token": NextTokenJob}
+JOBS: dict[str, type[Job]] = {
+    "translation": TranslationJob,
+    "next-token": NextTokenJob,
+    "masked-token": MaskedTokenJob,
+    "classification": ClassificationJob,
+}
 
 
 def open_job(recipe: Recipe) -> Job:

@@ -1,0 +1,122 @@
+"""Words as points in the plane, near where their vectors are near."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tripel.errors import InputError
+from tripel.storage import atomic_write
+
+_MOST_WORDS = 500
+_INK, _LINE, _POINT = "#1a1a2e", "#b8bccb", "#3b6fb6"
+# Where a label may stand around its point, nearest first: distances in points, then directions in eighths of a turn.
+_DISTANCES, _EIGHTHS = (6, 12, 20, 30, 44, 60), (0, 4, 1, 7, 3, 5, 2, 6)
+
+
+@dataclass(frozen=True)
+class WordMap:
+    """points: [words, 2] of the two directions in which the words' vectors differ most; shares: of their variance that each
+    of the two shows."""
+
+    words: tuple[str, ...]
+    points: np.ndarray
+    shares: tuple[float, float]
+
+    def to_json(self) -> str:
+        """Words with coordinates, and the shares of variance."""
+        points = [
+            {"word": word, "x": round(float(x), 5), "y": round(float(y), 5)}
+            for word, (x, y) in zip(self.words, self.points, strict=True)
+        ]
+        return json.dumps({"points": points, "variance_shares": list(self.shares)}, ensure_ascii=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture as a PNG, whole or not at all."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and no window is wanted
+        from matplotlib.figure import Figure
+
+        side = 6.0 + min(len(self.words), 200) / 25
+        figure = Figure(figsize=(side * 1.25, side), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.scatter(self.points[:, 0], self.points[:, 1], s=18, color=_POINT, linewidths=0, zorder=3)
+        axes.margins(0.12)
+        axes.set_xlabel(f"first direction, {self.shares[0]:.0%} of the variance", color=_INK)
+        axes.set_ylabel(f"second direction, {self.shares[1]:.0%}", color=_INK)
+        axes.tick_params(colors=_LINE, labelcolor=_INK)
+        for spine in axes.spines.values():
+            spine.set_color(_LINE)
+        figure.canvas.draw()  # the layout decides where points are, which labels must know
+        figure.set_layout_engine("none")
+        _label(axes, self.words, self.points)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=130)
+        atomic_write(Path(path), picture.getvalue())
+
+
+def word_map(words: Sequence[str], vectors: np.ndarray) -> WordMap:
+    """The words' vectors [words, D] on their first two principal components (Pearson 1901); signs are fixed so that a map is
+    always drawn the same way round. Raises InputError for fewer than three words or too many."""
+    if not 3 <= len(words) <= _MOST_WORDS:
+        raise InputError(
+            "a map needs more words" if len(words) < 3 else "a map of so many words cannot be read",
+            given=f"{len(words)} words",
+            expected=f"3 to {_MOST_WORDS}",
+            mend="name the words, or put them in a file, one a line, and use --input",
+        )
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
+    left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    points = left[:, :2] * lengths[:2]
+    points *= np.where(points[np.abs(points).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
+    total = float((lengths**2).sum()) or 1.0
+    return WordMap(tuple(words), points, (float(lengths[0] ** 2) / total, float(lengths[1] ** 2) / total))
+
+
+def _label(axes: Any, words: Sequence[str], points: np.ndarray) -> None:
+    """A label near each point where none stands yet, with a thin line to its point when it had to move away."""
+    figure = axes.figure
+    renderer, scale = figure.canvas.get_renderer(), figure.dpi / 72
+    size = 9.5 if len(words) <= 60 else 8.0
+    at = axes.transData.transform(points)
+    frame = axes.get_window_extent()
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in at]
+    for number in np.lexsort((at[:, 1], at[:, 0])).tolist():
+        text = axes.annotate(words[number], points[number], fontsize=size, color=_INK, annotation_clip=False, zorder=4)
+        extent = text.get_window_extent(renderer)
+        width, height = extent.width, extent.height
+        best: tuple[float, float, float, float, float] | None = None
+        for distance in _DISTANCES:
+            for eighth in _EIGHTHS:
+                angle = eighth * np.pi / 4
+                dx, dy = np.cos(angle), np.sin(angle)
+                x = at[number][0] + dx * distance * scale - width * (1 - dx) / 2
+                y = at[number][1] + dy * distance * scale - height * (1 - dy) / 2
+                box = (x, y, x + width, y + height)
+                cost = sum(_overlap(box, other) for other in taken) + (0 if _inside(box, frame) else width * height)
+                if best is None or cost < best[0]:
+                    best = (cost, x, y, float(distance), float(eighth))
+            if best is not None and best[0] == 0:
+                break
+        assert best is not None
+        _, x, y, away, _ = best
+        text.set_position(axes.transData.inverted().transform((x, y)))
+        taken.append((x, y, x + width, y + height))
+        if away > _DISTANCES[1]:
+            ends = axes.transData.inverted().transform([at[number], (x + width / 2, y + height / 2)])
+            axes.plot(*ends.T, color=_LINE, linewidth=0.6, zorder=1)
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def _inside(box: tuple[float, ...], frame: Any) -> bool:
+    return bool(box[0] >= frame.x0 and box[1] >= frame.y0 and box[2] <= frame.x1 and box[3] <= frame.y1)
