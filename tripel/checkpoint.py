@@ -23,7 +23,7 @@ from tripel.errors import CheckpointError, FormatError
 from tripel.hf import FORMATS, express
 from tripel.hf.assemble import OUR_NAMES, assemble
 from tripel.models.build import Model
-from tripel.models.config import AnyModelConfig, ModelConfig, Vocabulary
+from tripel.models.config import AnyModelConfig, EncoderConfig, ModelConfig, Vocabulary
 from tripel.storage import (
     atomic_folder,
     damage,
@@ -116,10 +116,11 @@ def save_run(
         if weights != OUR_NAMES:
             form = FORMATS[weights]
             tensors = form.rename_to_theirs(config, tensors)
-            write_json(draft / GENERATION, {**form.generation(config, vocabulary), **(search or {})})
+            if form.generation is not None:
+                write_json(draft / GENERATION, {**form.generation(config, vocabulary), **(search or {})})
             if tokenizers is not None:
                 write_json(draft / _TOKENIZER_CONFIG, _tokenizer_config(tokenizers, config, vocabulary))
-                card = _with_usage(card, form.usage(shared_tokenizer=tokenizers.shared))
+                card = _with_usage(card, form.usage(config, shared_tokenizer=tokenizers.shared))
         write_tensors(draft / WEIGHTS, tensors)
         if tokenizers is not None:
             tokenizers.save(draft)
@@ -300,11 +301,18 @@ def _with_usage(card: str, usage: str) -> str:
 def _tokenizer_config(tokenizers: TokenizerPair, config: AnyModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """What transformers must know of tokenizer.json beyond the file itself."""
     tokenizer = tokenizers.source
-    bos_id = tokenizer.bos_id if config.kind == "encoder-decoder" else vocabulary.start_id
-    ids = {"pad": vocabulary.pad_id, "unk": tokenizer.unk_id, "bos": bos_id, "eos": vocabulary.eos_id}
+    ids: dict[str, int | None] = {"pad": vocabulary.pad_id, "unk": tokenizer.unk_id}
+    if isinstance(config, EncoderConfig):
+        ids |= {"cls": vocabulary.start_id, "sep": vocabulary.eos_id, "mask": vocabulary.mask_id}
+        inputs = ["input_ids", *(["token_type_ids"] if config.token_types else []), "attention_mask"]
+    else:
+        ids["bos"] = tokenizer.bos_id if config.kind == "encoder-decoder" else vocabulary.start_id
+        ids["eos"] = vocabulary.eos_id
+        inputs = ["input_ids", "attention_mask"]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **{f"{name}_token": tokenizer.pieces([number])[0] for name, number in ids.items()},
+        **{f"{name}_token": tokenizer.pieces([number])[0] for name, number in ids.items() if number is not None},
+        "model_input_names": inputs,
         "model_max_length": config.max_len,
         "clean_up_tokenization_spaces": False,
     }
@@ -320,6 +328,8 @@ def _require_fit(folder: Path, tokenizers: TokenizerPair, config: AnyModelConfig
             fits = vocabulary.eos_id in tokenizer.special_ids
         else:
             fits = (tokenizer.pad_id, tokenizer.eos_id) == (vocabulary.pad_id, vocabulary.eos_id)
+        if config.kind == "encoder":
+            fits &= (tokenizer.bos_id, tokenizer.mask_id) == (vocabulary.start_id, vocabulary.mask_id)
         if tokenizer.vocab_size > size or not fits:
             raise CheckpointError(
                 f"the {side} tokenizer does not fit the model",

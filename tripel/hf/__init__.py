@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from tripel.errors import FormatError
-from tripel.hf import gpt2, llama, marian
+from tripel.hf import bert, gpt2, llama, marian
+from tripel.hf.common import Understood
 from tripel.models.config import AnyModelConfig, Vocabulary
 
 Tensors = Mapping[str, Tensor]
@@ -17,21 +18,21 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Format:
-    """A model class of transformers and how it maps to ours. The key in FORMATS is `model_type` in its config.json.
+    """A kind of model of transformers and how it maps to ours. The key in FORMATS is `model_type` in its config.json.
 
-    Each is asked only about models of the skeleton that has it in FORMATS_OF_KIND. express: their config.json, or
-    FormatError naming the options that it cannot hold. generation: their generation_config.json. rename_to_theirs,
-    rename_to_ours: exact inverses. understand: a folder of theirs as config, vocabulary and tensors under their names,
-    one for each of rename_to_theirs. usage: a section of the model card.
+    Each is asked only about models of the skeleton that has it in FORMATS_OF_KIND. model_class: that opens its folders,
+    unless config.json names one. express: their config.json, or FormatError naming the options that it cannot hold.
+    generation: their generation_config.json, None for models that write nothing. rename_to_theirs, rename_to_ours: exact
+    inverses. understand: a folder of theirs. usage: a section of the model card.
     """
 
     name: str
     model_class: str
     express: Callable[[Any, Vocabulary], dict[str, Any]]
-    generation: Callable[[Any, Vocabulary], dict[str, Any]]
+    generation: Callable[[Any, Vocabulary], dict[str, Any]] | None
     rename_to_theirs: Callable[[Any, Tensors], dict[str, Tensor]]
     rename_to_ours: Callable[[Any, Tensors], dict[str, Tensor]]
-    understand: Callable[[Mapping[str, Any], Tensors], tuple[AnyModelConfig, Vocabulary, dict[str, Tensor]]]
+    understand: Callable[[Mapping[str, Any], Tensors], Understood]
     usage: Callable[..., str]
 
 
@@ -66,9 +67,23 @@ FORMATS: dict[str, Format] = {
         llama.understand,
         llama.usage,
     ),
+    "bert": Format(
+        "Bert",
+        bert.MODEL_CLASSES["none"],
+        bert.express,
+        None,
+        bert.rename_to_theirs,
+        bert.rename_to_ours,
+        bert.understand,
+        bert.usage,
+    ),
 }
 
-FORMATS_OF_KIND: dict[str, tuple[str, ...]] = {"encoder-decoder": ("marian",), "decoder": ("gpt2", "llama")}
+FORMATS_OF_KIND: dict[str, tuple[str, ...]] = {
+    "encoder-decoder": ("marian",),
+    "decoder": ("gpt2", "llama"),
+    "encoder": ("bert",),
+}
 """The formats that can hold a model of each skeleton, if its options allow."""
 
 

@@ -55,7 +55,9 @@ def assemble(
 def _require_sane(config: AnyModelConfig, vocabulary: Vocabulary, source: Path) -> None:
     """Bounds that no file of weights proves: a table of sinusoids is computed, and ids index the vocabulary."""
     smallest = min(vocabulary.source_size, vocabulary.target_size)
-    wrong_ids = [i for i in (vocabulary.pad_id, vocabulary.eos_id) if i >= smallest]
+    wrong_ids = [
+        i for i in (vocabulary.pad_id, vocabulary.eos_id, vocabulary.mask_id) if i is not None and i >= smallest
+    ]
     wrong_ids += [vocabulary.start_id] if vocabulary.start_id >= vocabulary.target_size else []
     too_long = config.positions == "sinusoidal" and config.max_len * config.d_model > MOST_POSITION_NUMBERS
     if wrong_ids or too_long:

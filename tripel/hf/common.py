@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -11,9 +11,20 @@ from torch import Tensor
 
 from tripel.config import Config
 from tripel.errors import FormatError
+from tripel.models.config import AnyModelConfig, Vocabulary
 
 Settings = TypeVar("Settings", bound=BaseModel)
 ConfigOfOurs = TypeVar("ConfigOfOurs", bound=Config)
+
+
+class Understood(NamedTuple):
+    """What a folder of others says. tensors: under their names, one for each of rename_to_theirs. notes: for a person, on
+    what of the folder was left out."""
+
+    config: AnyModelConfig
+    vocabulary: Vocabulary
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
 
 
 def read_settings(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:

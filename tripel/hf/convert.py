@@ -24,12 +24,16 @@ from tripel.checkpoint import (
     save_run,
 )
 from tripel.errors import CheckpointError, FormatError
-from tripel.hf import FORMATS, Format, express
+from tripel.hf import FORMATS, FORMATS_OF_KIND, Format, express
 from tripel.hf.assemble import assemble
 from tripel.hf.bytelevel import MERGES, VOCABULARY, byte_level_tokenizer
+from tripel.hf.common import Understood
+from tripel.hf.sentence import SentenceFolder, read_sentence_folder, write_sentence_folder
 from tripel.hf.sentencepiece import SOURCE_MODEL, marian_tokenizers
+from tripel.hf.wordpiece import PIECES, wordpiece_tokenizer
 from tripel.models.build import Model
 from tripel.models.decoder import Decoder
+from tripel.models.encoder import Encoder
 from tripel.storage import atomic_folder, read_json, read_tensors
 from tripel.text.pair import TokenizerPair
 
@@ -43,7 +47,7 @@ _SEARCH = (
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a folder. difference: the largest between logits before and after. notes: for a person."""
+    """What became of a folder. difference: the largest between outputs before and after. notes: for a person."""
 
     folder: Path
     format: str
@@ -51,27 +55,26 @@ class Conversion:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = (f"{self.folder} ({self.format}): logits differ by {self.difference:.1e}", *self.notes)
+        lines = (f"{self.folder} ({self.format}): outputs differ by {self.difference:.1e}", *self.notes)
         return "\n".join(lines)
 
 
 def import_folder(folder: str | Path, out: str | Path) -> Conversion:
-    """Make a run folder at out from a folder that transformers wrote.
+    """Make a run folder at out from a folder that transformers or sentence-transformers wrote.
 
     Raises FormatError for a model Tripel cannot compute, CheckpointError for a damaged folder or an out that is in use.
     """
     folder, out = Path(folder), Path(out)
-    settings = _foreign_settings(folder)
-    name, form = _format_of(folder, settings)
-    config, vocabulary, tensors = form.understand(settings, read_weights(folder, form))
-    model = assemble(config, vocabulary, tensors, name, source=folder)
-    tokenizers, notes = _tokenizers(folder, settings)
+    foreign = _read(folder)
+    theirs, form = foreign.understood, foreign.form
+    model = assemble(theirs.config, theirs.vocabulary, theirs.tensors, foreign.name, source=folder)
     _require_free(out)
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in theirs.tensors.values())
+    card, search = _imported_card(folder, form), _search(folder)
     with atomic_folder(out, needed=needed) as draft:
-        save_run(draft, model, tokenizers, recipe_yaml=None, card=_imported_card(folder, form), search=_search(folder))
+        save_run(draft, model, foreign.tokenizers, recipe_yaml=None, card=card, search=search)
         difference = _require_equal(model, load_model(draft), draft)
-    return Conversion(out, form.name, difference, notes)
+    return Conversion(out, form.name, difference, foreign.notes)
 
 
 def export_folder(run: str | Path, out: str | Path) -> Conversion:
@@ -91,14 +94,17 @@ def export_folder(run: str | Path, out: str | Path) -> Conversion:
     needed = sum(p.numel() * p.element_size() for p in model.parameters())
     with atomic_folder(out, needed=needed) as draft:
         save_run(draft, model, tokenizers, recipe_yaml=read_text(run / RECIPE), card=card, search=_search(run))
-        difference = _require_equal(model, _read_as_a_stranger(draft), draft)
+        if isinstance(model, Encoder) and model.head is None and model.pooler is None:
+            write_sentence_folder(draft, model.config)
+        difference = _require_equal(model, _reopened(draft), draft)
     if tokenizers is not None and not tokenizers.shared:
         notes += (f"transformers opens {TOKENIZER_FILES[0]} only; README.md says how to decode with the target's",)
     return Conversion(out, form.name, difference, notes)
 
 
-def read_weights(folder: Path, form: Format) -> dict[str, Tensor]:
-    """The tensors of a folder in one safetensors file or several. Raises FormatError if there are only pickled ones."""
+def read_weights(folder: Path, model_class: str) -> dict[str, Tensor]:
+    """The tensors of a folder in one safetensors file or several. Raises FormatError if there are only pickled ones, which
+    model_class of transformers reads."""
     if (folder / WEIGHTS).exists():
         return read_tensors(folder / WEIGHTS)
     if (folder / INDEX).exists():
@@ -117,20 +123,30 @@ def read_weights(folder: Path, form: Format) -> dict[str, Tensor]:
         "the folder has no weights that Tripel reads",
         given=f"{folder}: {', '.join(pickled) or f'no {WEIGHTS}'}",
         expected=f"{WEIGHTS}; pickled files can run code when opened and are not read",
-        mend=f"open and save it once with transformers: {form.model_class}.from_pretrained(DIR).save_pretrained(DIR)",
+        mend=f"open and save it once with transformers: {model_class}.from_pretrained(DIR).save_pretrained(DIR)",
     )
 
 
 def largest_difference(a: Model, b: Model) -> float:
-    """The largest difference between two models' logits on random ids, relative to logits above 1."""
+    """The largest difference between what two models make of random ids, relative to outputs above 1."""
     inputs = _random_inputs(a, min(a.config.max_len, 12))
     with torch.inference_mode():
-        first, second = (model.eval()(*inputs).float() for model in (a, b))
+        first, second = (_outputs(model.eval(), inputs) for model in (a, b))
     return float((first - second).abs().max() / first.abs().max().clamp(min=1))
 
 
+def _outputs(model: Model, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Logits; of an encoder without a head its hidden states, and the vectors that it makes of them."""
+    if isinstance(model, Encoder) and model.head is None:
+        ids_BT, valid_BT, types_BT = inputs
+        h_BTD = model.features(ids_BT, valid_BT, types_BT)
+        return torch.cat([h_BTD.flatten(), model.pooled(h_BTD, valid_BT).flatten()])
+    return model(*inputs).float()  # type: ignore[no-any-return]
+
+
 def _random_inputs(model: Model, length: int) -> tuple[Tensor, ...]:
-    """What forward takes: ids of three texts; before them, for a translation, those of sources, one of them padded."""
+    """What forward takes: ids of three texts; before them, for a translation, those of sources, one of them padded; after
+    them, for an encoder, which are no padding, and their types."""
     random, vocabulary = torch.Generator().manual_seed(0), model.vocabulary
     source_BS = torch.randint(vocabulary.source_size, (3, length), generator=random)
     target_BT = torch.randint(vocabulary.target_size, (3, length), generator=random)
@@ -140,14 +156,70 @@ def _random_inputs(model: Model, length: int) -> tuple[Tensor, ...]:
     valid_BS = torch.ones_like(source_BS, dtype=torch.bool)
     valid_BS[1, length // 2 :] = False
     source_BS[~valid_BS] = vocabulary.pad_id
+    if isinstance(model, Encoder):
+        types_BS = torch.randint(max(model.config.token_types, 1), source_BS.shape, generator=random)
+        return source_BS, valid_BS, types_BS
     return source_BS, target_BT, valid_BS
 
 
-def _read_as_a_stranger(folder: Path) -> Model:
-    settings = {key: value for key, value in read_json(folder / CONFIG).items() if not key.startswith("tripel")}
+@dataclass(frozen=True)
+class _Foreign:
+    """A folder of others. name: of its format in FORMATS."""
+
+    name: str
+    form: Format
+    understood: Understood
+    tokenizers: TokenizerPair | None
+    notes: tuple[str, ...]
+
+
+def _read(folder: Path) -> _Foreign:
+    """Raises as import_folder."""
+    sentence = read_sentence_folder(folder)
+    folder = sentence.model if sentence else folder
+    # A run folder is read as a stranger's: without what only Tripel understands.
+    settings = {key: value for key, value in _foreign_settings(folder).items() if not key.startswith("tripel")}
     name, form = _format_of(folder, settings)
-    config, vocabulary, tensors = form.understand(settings, read_weights(folder, form))
-    return assemble(config, vocabulary, tensors, name, source=folder)
+    encodes = name in FORMATS_OF_KIND["encoder"]
+    tokenizers, notes = _tokenizers(folder, settings)
+    if encodes and tokenizers:
+        tokenizer = tokenizers.source
+        ids = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "mask": tokenizer.mask_id}
+        settings |= {f"{key}_token_id": number for key, number in ids.items()}
+    settings["sentence_transformers"] = sentence.settings if sentence else None
+    if sentence:
+        if not encodes:
+            raise FormatError(
+                "Tripel makes vectors of texts with encoders only",
+                given=f"model_type: {name} in {folder / CONFIG}",
+                expected=f"model_type: {' or '.join(FORMATS_OF_KIND['encoder'])}",
+                mend="use another model",
+            )
+        if tokenizers:
+            sentence.require_case(tokenizers.source)
+        notes += _of_sentences(sentence)
+    named = settings.get("architectures")
+    model_class = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else form.model_class
+    understood = form.understand(settings, read_weights(folder, model_class))
+    return _Foreign(name, form, understood, tokenizers, (*understood.notes, *notes))
+
+
+def _of_sentences(sentence: SentenceFolder) -> tuple[str, ...]:
+    settings = sentence.settings
+    length = "of length 1" if settings.normalize else "as long as they come"
+    vectors = f"vectors of texts are the `{settings.pool}` of hidden states, {length}"
+    if sentence.max_length is None:
+        return (vectors,)
+    return (
+        vectors,
+        f"sentence-transformers cuts texts after {sentence.max_length} tokens, Tripel where the positions end",
+    )
+
+
+def _reopened(folder: Path) -> Model:
+    foreign = _read(folder)
+    config, vocabulary, tensors, _ = foreign.understood
+    return assemble(config, vocabulary, tensors, foreign.name, source=folder)
 
 
 def _require_equal(before: Model, after: Model, folder: Path) -> float:
@@ -155,7 +227,7 @@ def _require_equal(before: Model, after: Model, folder: Path) -> float:
     if not difference <= TOLERANCE:  # not a number is not equal either
         raise FormatError(
             "the converted model does not compute what the original does; nothing was written",
-            given=f"logits that differ by {difference:.3g} in {folder}",
+            given=f"outputs that differ by {difference:.3g} in {folder}",
             expected=f"at most {TOLERANCE}",
             mend="if the original's weights are finite numbers, please report this: it is a fault of Tripel",
         )
@@ -198,6 +270,8 @@ def _tokenizers(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenizerPai
             reason = f"{error.what} ({error.given})"
     elif (folder / VOCABULARY).exists() and (folder / MERGES).exists():
         return byte_level_tokenizer(folder, [settings.get(f"{name}_token_id") for name in ("bos", "eos", "pad")]), ()
+    elif (folder / PIECES).exists():
+        return wordpiece_tokenizer(folder), ()
     note = (
         f"{reason}: only the weights were taken over; put the model's tokenizer, in the format of the `tokenizers` "
         f"library, into the new folder as {TOKENIZER_FILES[0]} before it is used"

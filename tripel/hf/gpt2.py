@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from tripel.hf.common import mixer_options, our_config, read_settings, require_expressible
+from tripel.hf.common import Understood, mixer_options, our_config, read_settings, require_expressible
 from tripel.hf.language import HEAD, LanguageSettings, generation, stored_tensors, token_ids
 from tripel.hf.language import usage as language_usage
 from tripel.hf.rules import Rule, to_ours, to_theirs
@@ -122,9 +122,7 @@ def rename_to_ours(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict
     return to_ours(_rules(config), tensors)
 
 
-def understand(
-    settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> tuple[DecoderConfig, Vocabulary, dict[str, Tensor]]:
+def understand(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Understood:
     """A GPT-2 folder's config.json and weights, as a config of ours and the weights that rename_to_ours takes.
 
     Folders of the model without its head have names without "transformer." in front, as OpenAI's weights do; older ones
@@ -151,12 +149,12 @@ def understand(
             "dropout": theirs.resid_pdrop,
         },
     )
-    return config, theirs.vocabulary(), rest
+    return Understood(config, theirs.vocabulary(), rest)
 
 
-def usage(*, shared_tokenizer: bool) -> str:
+def usage(config: DecoderConfig, *, shared_tokenizer: bool) -> str:
     """A section of the model card: how to run the folder with transformers."""
-    del shared_tokenizer  # a language model has only one
+    del config, shared_tokenizer  # a language model has only one
     return language_usage(MODEL_CLASS)
 
 

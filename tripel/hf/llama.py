@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tripel.hf.common import mixer_options, our_config, read_settings, require_expressible
+from tripel.hf.common import Understood, mixer_options, our_config, read_settings, require_expressible
 from tripel.hf.language import HEAD, LanguageSettings, generation, stored_tensors, token_ids
 from tripel.hf.language import usage as language_usage
 from tripel.hf.rules import Rule, to_ours, to_theirs
@@ -129,9 +129,7 @@ def rename_to_ours(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict
     return to_ours(_rules(config), tensors)
 
 
-def understand(
-    settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> tuple[DecoderConfig, Vocabulary, dict[str, Tensor]]:
+def understand(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Understood:
     """A Llama folder's config.json and weights, as a config of ours and the weights that rename_to_ours takes.
 
     Older versions store the rotary frequencies, too. Tensors that mean nothing here are kept, for the caller to refuse.
@@ -167,12 +165,12 @@ def understand(
             "dropout": 0.0,
         },
     )
-    return config, theirs.vocabulary(), rest
+    return Understood(config, theirs.vocabulary(), rest)
 
 
-def usage(*, shared_tokenizer: bool) -> str:
+def usage(config: DecoderConfig, *, shared_tokenizer: bool) -> str:
     """A section of the model card: how to run the folder with transformers."""
-    del shared_tokenizer  # a language model has only one
+    del config, shared_tokenizer  # a language model has only one
     return language_usage(MODEL_CLASS)
 
 

@@ -13,7 +13,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from tripel.hf.common import as_float32, mixer_options, our_config, read_settings, require_equal, require_expressible
+from tripel.hf.common import (
+    Understood,
+    as_float32,
+    mixer_options,
+    our_config,
+    read_settings,
+    require_equal,
+    require_expressible,
+)
 from tripel.hf.rules import Rule, permute_stream, to_ours, to_theirs
 from tripel.models.config import EncoderDecoderConfig, StackConfig, Vocabulary
 from tripel.nn import AttentionConfig
@@ -115,9 +123,7 @@ def rename_to_ours(config: EncoderDecoderConfig, tensors: Mapping[str, Tensor]) 
     return to_ours(rules, tensors)
 
 
-def understand(
-    settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> tuple[EncoderDecoderConfig, Vocabulary, dict[str, Tensor]]:
+def understand(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Understood:
     """A Marian folder's config.json and weights, as a config of ours and the weights that rename_to_ours takes.
 
     Older and newer versions store different copies of the same matrices: one of each is kept. Tensors that mean nothing
@@ -141,11 +147,12 @@ def understand(
     rest |= embeddings
     if "interleaved" in kinds:
         rest = permute_stream(_rules(config), rest, _halves_of_interleaved(config))
-    return config, _vocabulary(theirs), rest
+    return Understood(config, _vocabulary(theirs), rest)
 
 
-def usage(*, shared_tokenizer: bool) -> str:
+def usage(config: EncoderDecoderConfig, *, shared_tokenizer: bool) -> str:
     """A section of the model card: how to run the folder with transformers, and what transformers cannot do with it."""
+    del config  # every model of the format is used alike
     decode = "tokenizer" if shared_tokenizer else "target_tokenizer"
     second = (
         ""
