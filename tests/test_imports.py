@@ -23,7 +23,7 @@ LAYERS = [
     {"jobs"},
     {"card"},
     {"recipe"},
-    {"training", "pipelines", "inspection"},
+    {"origin", "training", "pipelines", "inspection"},
     {"tasks", "decode", "hf", "checkpoint"},
     {"models"},
     {"nn"},

@@ -24,6 +24,12 @@ COMMANDS = {
         "--stop", "--seed", "--samples", "--greedy", "--echo", "--json", "--top", "--no-stream", "--set",
     },
     "score": {"--input", "--json", "--top"},
+    "fill": {"--input", "--output", "--top", "--json"},
+    "classify": {"--input", "--output", "--top", "--json"},
+    "embed": {"--input", "--output", "--pool", "--normalize"},
+    "neighbours": {"--plus", "--minus", "--top", "--contextual", "--sentence", "--json"},
+    "map": {"--input", "--output", "--contextual", "--json"},
+    "words": {"--data", "--contextual", "--json"},
     "evaluate": {"--split", "--output", "--beam", "--set", "--json"},
     "compare": {"--out", "--data", "--valid", "--budget", "--steps", "--match", "--set"},
     "import": {"--out"},
@@ -36,7 +42,9 @@ COMMANDS = {
 
 
 def test_the_public_names_are_these():
-    assert set(tripel.__all__) == {"Completer", "Recipe", "Translator", "TripelError", "load", "train"}
+    assert set(tripel.__all__) == {
+        "Classifier", "Completer", "Embedder", "Filler", "Recipe", "Translator", "TripelError", "load", "train",
+    }  # fmt: skip
     for name in tripel.__all__:
         assert getattr(tripel, name).__name__ == name
 

@@ -10,18 +10,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Completer", "Recipe", "Translator", "TripelError", "load", "train"]
+__all__ = ["Classifier", "Completer", "Embedder", "Filler", "Recipe", "Translator", "TripelError", "load", "train"]
 
 if TYPE_CHECKING:
     from tripel.errors import TripelError
+    from tripel.pipelines.classify import Classifier
     from tripel.pipelines.complete import Completer
+    from tripel.pipelines.embed import Embedder
+    from tripel.pipelines.fill import Filler
     from tripel.pipelines.load import load
     from tripel.pipelines.translate import Translator
     from tripel.recipe import Recipe
     from tripel.run import train
 
 _HOMES = {
+    "Classifier": "tripel.pipelines.classify",
     "Completer": "tripel.pipelines.complete",
+    "Embedder": "tripel.pipelines.embed",
+    "Filler": "tripel.pipelines.fill",
     "Recipe": "tripel.recipe",
     "Translator": "tripel.pipelines.translate",
     "TripelError": "tripel.errors",

@@ -12,8 +12,15 @@ from tripel.tasks.translation import TranslationTask
 _USES = {
     "translation": 'model.translate(["..."])',
     "next-token": 'print(model.complete("..."))',
+    "masked-token": 'print(model.fill("... ___ ..."))',
+    "classification": 'print(model.classify(["..."]))',
 }
-_PIPELINES = {"translation": "translation", "next-token": "text-generation"}
+_PIPELINES = {
+    "translation": "translation",
+    "next-token": "text-generation",
+    "masked-token": "fill-mask",
+    "classification": "text-classification",
+}
 """What transformers and its hub call each task."""
 
 
@@ -39,7 +46,7 @@ def model_card(
     lines += [
         f"# {cell.family}{languages}",
         "",
-        f"Trained with Tripel for {step:,} updates of about {recipe.train.tokens_per_step:,} predicted tokens.",
+        f"Trained with Tripel for {step:,} updates of about {recipe.train.tokens_per_step:,} {_counted(recipe)} tokens.",
         "",
         "| | |",
         "|---|---|",
@@ -59,6 +66,11 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _counted(recipe: Recipe) -> str:
+    """What train.tokens_per_step counts: an encoder is not asked for every token that it reads."""
+    return "read" if recipe.model.kind == "encoder" else "predicted"
 
 
 def _held_out(recipe: Recipe) -> str:

@@ -1,4 +1,5 @@
-"""Score a run on a data set: a translator's real search output against references, a language model's loss on a text."""
+"""Score a run on a data set: a translator's real search output against references, a language model's loss on a text, what
+an encoder says of hidden words or of classes."""
 
 from __future__ import annotations
 
@@ -13,14 +14,22 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from tripel.data.checks import DataConfig
+from tripel.data.labelled import LabelledDataConfig, load_labelled, load_labelled_splits, require_known
 from tripel.data.parallel import load_parallel
 from tripel.data.text import TextDataConfig, TextSource, load_texts, open_text
 from tripel.data.tokens import encode_stream
+from tripel.decode.search import DecodeConfig
 from tripel.errors import CheckpointError, InputError
+from tripel.inspection.confusion import save_confusion
+from tripel.jobs.classification import classified_texts
+from tripel.jobs.masked_token import masked_windows, windows_loss, word_frequency
 from tripel.jobs.next_token import context_of, stream_loss
-from tripel.pipelines.load import load_completer, load_translator
+from tripel.pipelines.load import load_classifier, load_completer, load_filler, load_translator
 from tripel.recipe import Recipe
 from tripel.storage import atomic_write
+from tripel.tasks.baseline import Baseline, token_counts
+from tripel.tasks.classification import ClassificationScores, ClassificationTask, score_classification
+from tripel.tasks.masked_token import MaskedLoss, MaskedTokenTask
 from tripel.tasks.next_token import TextLoss
 from tripel.tasks.scores import TranslationScores, score_translations
 from tripel.tasks.translation import TranslationTask
@@ -93,14 +102,72 @@ class TextEvaluation:
         yield table
 
 
+@dataclass(frozen=True)
+class MaskedEvaluation:
+    """How well a model says which words are hidden in a text: 15 % of its tokens, always the same. baseline: what the
+    training text's word frequencies alone would score on them."""
+
+    data: str
+    loss: MaskedLoss
+    baseline: Baseline
+    seconds: float
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        fields = {
+            "data": self.data,
+            "hidden_tokens": self.loss.n_predicted,
+            "loss": self.loss.loss,
+            "accuracy": self.loss.accuracy,
+            "word_frequency_loss": self.baseline.loss,
+            "word_frequency_accuracy": self.baseline.accuracy,
+            "seconds": round(self.seconds, 2),
+        }
+        return json.dumps(fields, ensure_ascii=False, indent=2)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield f"{self.data}: {self.loss.n_predicted:,} hidden tokens, {self.seconds:.1f} s"
+        table = Table("", "loss, nats per hidden token", "said right")
+        table.add_row("model", f"{self.loss.loss:.4f}", f"{self.loss.accuracy:.2%}")
+        table.add_row(self.baseline.name, f"{self.baseline.loss:.4f}", f"{self.baseline.accuracy:.2%}")
+        yield table
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """How well a classifier tells the classes of a set. predictions: a TSV file of what was said, how surely, what is true,
+    and the text. confusion: the picture of the confusion matrix."""
+
+    data: str
+    scores: ClassificationScores
+    predictions: Path
+    confusion: Path
+    seconds: float
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        files = {"predictions": str(self.predictions), "confusion_picture": str(self.confusion)}
+        fields = {"data": self.data, **self.scores.as_dict(), **files, "seconds": round(self.seconds, 2)}
+        return json.dumps(fields, ensure_ascii=False, indent=2)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield f"{self.data}: {self.scores.n_examples:,} examples, {self.seconds:.1f} s"
+        yield self.scores
+        yield f"predictions: {self.predictions}"
+        yield f"confusion matrix: {self.confusion}"
+
+
+AnyEvaluation = Evaluation | TextEvaluation | MaskedEvaluation | ClassEvaluation
+
+
 def evaluate(
     run: str | Path, split: str = "test", *, settings: Mapping[str, Any] | None = None, hypotheses: Path | None = None
-) -> Evaluation | TextEvaluation:
+) -> AnyEvaluation:
     """Score a run on a set.
 
     split: `train`, `valid` or `test` of the run's recipe, or the name or path of any data of its kind. For translators:
-    settings are fields of DecodeConfig that differ from the recipe's, hypotheses is where answers are written, by default a
-    file in the run folder; a language model takes neither. Raises CheckpointError, DataError, InputError.
+    settings are fields of DecodeConfig that differ from the recipe's; of classifiers, too: hypotheses is where answers are
+    written, by default a file in the run folder. Raises CheckpointError, DataError, InputError.
     """
     run = Path(run)
     if not (run / "recipe.yaml").is_file():
@@ -110,14 +177,58 @@ def evaluate(
     recipe = Recipe.load(run / "recipe.yaml")
     if isinstance(recipe.task, TranslationTask):
         return _evaluate_translator(run, recipe, recipe.task, split, settings or {}, hypotheses)
-    if settings or hypotheses:
+    if settings or (hypotheses and not isinstance(recipe.task, ClassificationTask)):
         raise InputError(
-            "a language model is scored by the probabilities it gives, not by what it would write",
+            f"a model of a {recipe.task.kind} task is scored by the probabilities it gives, not by what it would write",
             given=", ".join([*(settings or {}), *(["--output"] if hypotheses else [])]),
             expected="no settings of a search and no file of answers",
             mend="leave them out",
         )
+    if isinstance(recipe.task, ClassificationTask):
+        return _evaluate_classifier(run, recipe, split, hypotheses)
+    if isinstance(recipe.task, MaskedTokenTask):
+        return _evaluate_masked(run, recipe, split)
     return _evaluate_language_model(run, recipe, split)
+
+
+def _evaluate_masked(run: Path, recipe: Recipe, split: str) -> MaskedEvaluation:
+    filler = load_filler(run)
+    source = _text(recipe, split)
+    start = time.perf_counter()
+    windows = masked_windows(source, filler.tokenizer, recipe)
+    loss = windows_loss(filler.model, windows)
+    seconds = time.perf_counter() - start
+    train = masked_windows(load_texts(cast(TextDataConfig, recipe.data)).train, filler.tokenizer, recipe)
+    counts = token_counts(train.ids, filler.model.vocabulary.target_size)
+    return MaskedEvaluation(source.name, loss, word_frequency(counts, windows.validation()), seconds)
+
+
+def _evaluate_classifier(run: Path, recipe: Recipe, split: str, predictions: Path | None) -> ClassEvaluation:
+    classifier, data = load_classifier(run), cast(LabelledDataConfig, recipe.data)
+    if split == "valid" and data.valid is None and data.valid_share:
+        text = load_labelled_splits(data).valid
+        assert text is not None
+        name = "valid"
+    else:
+        name = _data_name(recipe, split)
+        text, _ = load_labelled(name, data, training=False)
+    require_known(text, classifier.labels)
+    config = classifier.model.config
+    texts, _ = classified_texts(text, classifier.tokenizer, classifier.labels, config.max_len, data)
+    start = time.perf_counter()
+    probabilities_NC = classifier.probabilities([texts.rows[index].tolist() for index in range(len(texts))])
+    seconds = time.perf_counter() - start
+    scores = score_classification(probabilities_NC, texts.classes, classifier.labels)
+    stem = name.replace("/", ".").strip(".")
+    path, picture = predictions or run / f"predictions.{stem}.tsv", run / f"confusion.{stem}.png"
+    said_N = probabilities_NC.argmax(axis=1)
+    lines = [
+        f"{classifier.labels[said]}\t{probabilities_NC[row, said]:.4f}\t{text.labels[row]}\t{text.texts[row]}\n"
+        for row, said in enumerate(said_N.tolist())
+    ]
+    atomic_write(path, "said\tprobability\tlabel\ttext\n" + "".join(lines))
+    save_confusion(scores, picture)
+    return ClassEvaluation(name, scores, path, picture, seconds)
 
 
 def _evaluate_translator(
@@ -137,7 +248,7 @@ def _evaluate_translator(
     scores = score_translations(answers, text.targets, language=task.target)
     path = hypotheses or run / f"hypotheses.{name.replace('/', '.').strip('.')}.{task.target}"
     atomic_write(path, "".join(answer.replace("\n", " ") + "\n" for answer in answers))
-    used = {**recipe.decode.model_dump(), **settings}
+    used = {**cast(DecodeConfig, recipe.decode).model_dump(), **settings}
     return Evaluation(name, len(text), used, scores, path, seconds)
 
 

@@ -10,19 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from tripel.config import Config, follow
 from tripel.data.checks import DataConfig
+from tripel.data.labelled import LabelledDataConfig
 from tripel.data.text import TextDataConfig
 from tripel.decode.complete import CompletionConfig
 from tripel.decode.search import DecodeConfig
 from tripel.errors import RecipeError, nearest
-from tripel.models.config import ModelConfig
+from tripel.models.config import EncoderConfig, ModelConfig
 from tripel.nn import MIXERS
+from tripel.origin import with_origin
+from tripel.tasks.classification import ClassificationTask
+from tripel.tasks.masked_token import MaskedTokenTask
 from tripel.tasks.next_token import NextTokenTask
 from tripel.tasks.translation import TranslationTask
 from tripel.text.tokenizer import TokenizerConfig
@@ -47,6 +51,7 @@ class Cell:
 # Feeds recipe validation, `tripel families`, the docs and the test parametrisation. Nothing else is supported.
 _BOTH = ("layer", "rms")
 _TEXT = ("tokens", "next-token")
+_OTHERS = ("lstm", "rnn", "conv")
 CELLS = (
     Cell(
         "Transformer (2017)",
@@ -63,6 +68,23 @@ CELLS = (
     Cell("RNN language model", "decoder", ("rnn",), *_TEXT, ("none", "pre"), _BOTH, ""),
     Cell("LSTM language model", "decoder", ("lstm",), *_TEXT, ("none", "pre"), _BOTH, ""),
     Cell("Convolutional language model", "decoder", ("conv",), *_TEXT, ("pre",), _BOTH, ""),
+    Cell("BERT", "encoder", ("attention",), "tokens", "masked-token", ("post",), ("layer",), "Bert"),
+    Cell("BERT, classifier", "encoder", ("attention",), "tokens", "classification", ("post",), ("layer",), "Bert"),
+    Cell("BERT, modern", "encoder", ("attention",), "tokens", "masked-token", ("pre", "post"), _BOTH, ""),
+    Cell("BERT, modern, classifier", "encoder", ("attention",), "tokens", "classification", ("pre", "post"), _BOTH, ""),
+    Cell(
+        "Recurrent or convolutional encoder", "encoder", _OTHERS, "tokens", "masked-token", ("pre", "post"), _BOTH, ""
+    ),
+    Cell(
+        "Recurrent or convolutional classifier",
+        "encoder",
+        _OTHERS,
+        "tokens",
+        "classification",
+        ("pre", "post", "none"),
+        _BOTH,
+        "",
+    ),
     Cell(
         "Recurrent or convolutional translation",
         "encoder-decoder",
@@ -78,31 +100,40 @@ CELLS = (
 
 @dataclass(frozen=True)
 class Sections:
-    """The kinds of a recipe's other sections that go with a task; they need not be written."""
+    """The kinds of a recipe's other sections that go with a task; they need not be written. decode: None for tasks whose
+    answer is not made token by token. head: what an encoder is asked. tokenizer: the kind when none is named."""
 
     data: str
     model: str
-    decode: str
+    decode: str | None
+    head: str | None = None
+    tokenizer: str = "bpe"
 
 
 SECTIONS = {
     "translation": Sections("parallel", "encoder-decoder", "translation"),
-    "next-token": Sections("text", "decoder", "completion"),
+    "next-token": Sections("text", "decoder", "completion", tokenizer="byte_bpe"),
+    "masked-token": Sections("text", "encoder", None, "masked-token", "wordpiece"),
+    "classification": Sections("labelled", "encoder", None, "classes", "wordpiece"),
 }
 LANGUAGE_MODEL_TOKENIZERS = ("byte_bpe", "char", "byte")
 
 
 class Recipe(Config):
     """All settings of a run. `Recipe.load` reads one by name or path. The kinds of data, model and decode follow from
-    the task's and need not be written."""
+    the task's and need not be written.
 
-    task: TranslationTask | NextTokenTask = Field(discriminator="kind")
-    data: DataConfig | TextDataConfig = Field(discriminator="kind")
+    init_from: the folder of a run to begin with: its model, weights and tokenizer. Those sections need not be written.
+    """
+
+    task: TranslationTask | NextTokenTask | MaskedTokenTask | ClassificationTask = Field(discriminator="kind")
+    init_from: str | None = None
+    data: DataConfig | TextDataConfig | LabelledDataConfig = Field(discriminator="kind")
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
-    decode: DecodeConfig | CompletionConfig = Field(discriminator="kind")
+    decode: Annotated[DecodeConfig | CompletionConfig, Field(discriminator="kind")] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -111,33 +142,36 @@ class Recipe(Config):
         kind = task.get("kind") if isinstance(task, dict) else getattr(task, "kind", None)
         if kind not in SECTIONS:
             return tree
-        tree = dict(tree)
-        for section in ("data", "model", "decode"):
-            expected = getattr(SECTIONS[kind], section)
+        tree, sections = dict(tree), SECTIONS[kind]
+        for section in ("data", "model", "decode", "tokenizer"):
+            expected = getattr(sections, section)
             given = tree.get(section, {} if section != "data" else None)
-            if isinstance(given, dict):
-                tree[section] = {"kind": expected, **given}
-        if kind == "next-token" and isinstance(tree.get("tokenizer", {}), dict):
-            tree["tokenizer"] = {"kind": "byte_bpe", **tree.get("tokenizer", {})}
+            if isinstance(given, dict) and (expected or given):
+                tree[section] = {"kind": expected, **given} if expected else given
+        model = tree.get("model")
+        if sections.head and isinstance(model, dict) and model["kind"] == "encoder":
+            tree["model"] = {"head": sections.head, **model}
         return tree
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Recipe:
         for section in ("data", "decode"):
-            given, expected = getattr(self, section).kind, getattr(SECTIONS[self.task.kind], section)
+            given = getattr(getattr(self, section), "kind", None)
+            expected = getattr(SECTIONS[self.task.kind], section)
             if given != expected:
-                raise ValueError(
-                    f"{section}.kind is {given}, but a {self.task.kind} task needs {expected}: leave it out"
-                )
+                needs = f"needs {expected}" if expected else f"has no {section} section"
+                raise ValueError(f"{section}.kind is {given}, but a {self.task.kind} task {needs}: leave it out")
+        if isinstance(self.model, EncoderConfig) and self.model.head != SECTIONS[self.task.kind].head:
+            raise ValueError(f"model.head {self.model.head} is not for a {self.task.kind} task: leave it out")
         # Two tokenizers may well have equally many tokens: the sizes that the model compares do not show it.
         if self.model.tie == "all" and not self.tokenizer.shared:
             raise ValueError("model.tie: all needs one vocabulary; set tokenizer.shared=true, or model.tie=target")
         if isinstance(self.data, TextDataConfig):
-            self._require_language_model(self.data)
+            self._require_text_model(self.data)
         return self
 
-    def _require_language_model(self, data: TextDataConfig) -> None:
-        if self.tokenizer.kind not in LANGUAGE_MODEL_TOKENIZERS:
+    def _require_text_model(self, data: TextDataConfig) -> None:
+        if isinstance(self.task, NextTokenTask) and self.tokenizer.kind not in LANGUAGE_MODEL_TOKENIZERS:
             raise ValueError(
                 f"tokenizer.kind {self.tokenizer.kind} puts a space before every text, so that a long one cannot be "
                 f"encoded in pieces; a language model takes {', '.join(LANGUAGE_MODEL_TOKENIZERS)}"
@@ -152,6 +186,8 @@ class Recipe(Config):
             raise ValueError(
                 "data.carry_state needs mixers whose state has one size (rnn, lstm, conv) and model.positions: none"
             )
+        if data.carry_state and not isinstance(self.task, NextTokenTask):
+            raise ValueError("data.carry_state is for the next-token task: an encoder reads texts whole")
         if data.carry_state and self.train.r_drop:
             raise ValueError("data.carry_state and train.r_drop exclude each other: R-Drop reads every text twice")
 
@@ -176,6 +212,7 @@ class Recipe(Config):
             )
         for override in overrides:
             _apply(tree, override)
+        tree = with_origin(tree)
         try:
             recipe = cls.model_validate(tree)
         except ValidationError as error:

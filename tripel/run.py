@@ -24,6 +24,7 @@ from tripel.data.steps import StepLoader
 from tripel.errors import CheckpointError, RecipeError
 from tripel.jobs import open_job
 from tripel.models.build import Model, build, count_parameters
+from tripel.origin import take_over
 from tripel.recipe import Recipe, check_cell
 from tripel.text.pair import TokenizerPair
 from tripel.training import allocator, parallel
@@ -150,6 +151,7 @@ class Run:
     """One run of a recipe: what is prepared once and used while training and after it. trainer: ready to train."""
 
     trainer: Trainer
+    taken_over: str | None = None
 
     def __init__(self, recipe: Recipe, out: Path, device: torch.device, console: Console, command: str | None) -> None:
         precision = resolve_precision(recipe.train.precision, device)
@@ -164,15 +166,19 @@ class Run:
     def begin(self, model: Model, newest: checkpoint.Newest | None, started: float) -> None:
         """Open the log, make the trainer, and bring it to where a stored checkpoint was."""
         recipe, job = self.recipe, self.job
+        baseline = None if self.quiet else job.baseline()
         self.log = log = RunLog(
             self.out,
             recipe.train.steps,
             console=self.console,
             quiet=self.quiet,
             resume_step=None if newest is None else newest.step,
+            baseline=baseline,
         )
         loader = job.loader()
         self._introduce(log, model, loader, time.monotonic() - started)
+        if baseline is not None:
+            log.say(str(baseline))
         self.trainer = Trainer(
             model,
             loader,
@@ -237,10 +243,15 @@ class Run:
         self.job = job = open_job(recipe)
         job.read()
         begins = not resume and parallel.is_main()
-        self.tokenizers = (tokenizers or job.train_tokenizers()) if begins else TokenizerPair.load(self.out)
+        origin = None if recipe.init_from is None or resume else checkpoint.load_run(recipe.init_from)
+        known = origin.tokenizers if origin else tokenizers
+        self.tokenizers = (known or job.train_tokenizers()) if begins else TokenizerPair.load(self.out)
         job.encode(self.tokenizers)
         torch.manual_seed(recipe.train.seed)
-        model = build(recipe.model, job.vocabulary).to(self.device)
+        model = build(recipe.model, job.vocabulary)
+        if origin is not None:
+            self.taken_over = take_over(model, origin, str(recipe.init_from))
+        model = model.to(self.device)
         torch.manual_seed(recipe.train.seed * 1_000_003 + parallel.rank())  # each process its own dropout
         if begins:
             self._begin_folder(overwrite)
@@ -261,6 +272,8 @@ class Run:
             self.console.print(self.job.report)
         recipe = self.recipe
         log.say(f"{self.job.summary(loader)}, ready in {seconds:.1f} s")
+        if self.taken_over:
+            log.say(self.taken_over)
         log.say(
             f"{check_cell(recipe).family}: {count_parameters(model):,} parameters on {self.device}, "
             f"{recipe.train.precision}, {torch.get_num_threads()} threads, {parallel.world_size()} process(es)"
