@@ -173,7 +173,7 @@ class Embedder:
         return WordSpace.of(words, self.words(words, contextual=True))
 
     def _pieces_of(self, word: str) -> list[int]:
-        ids = self.tokenizer.encode(word)[: self._room]
+        ids = self.tokenizer.encode(word)[: self._room] if word.strip() else []
         if not ids:
             raise InputError("a word is empty", given=repr(word), expected="at least one letter", mend="leave it out")
         return ids

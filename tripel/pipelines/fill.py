@@ -79,6 +79,7 @@ class Filler(Embedder):
         # After a space stands what begins a word, or a sign; within a word, what goes on with it.
         self._starting = torch.from_numpy(~special & (spaced | ~letters if marked else True))
         self._going_on = torch.from_numpy(~special & (~spaced if marked else True))
+        self._word_starting = torch.from_numpy(~special & letters & spaced)
         self._letters_on = torch.from_numpy(~special & letters & ~spaced & marked)
 
     def fill(self, text: str, k: int = 5) -> Filling:
@@ -144,7 +145,7 @@ class Filler(Embedder):
             at = sum(map(len, holes.parts[: number + 1])) + number + place
             groups = (rows[i : i + _ROWS_AT_ONCE] for i in range(0, len(rows), _ROWS_AT_ONCE))
             log_probs_NV = torch.cat([self._log_probs(group, at) for group in groups])
-            allowed = self._letters_on if place else self._starting if holes.begins_word[number] else self._going_on
+            allowed = self._letters_on if place else self._first(holes.begins_word[number], n_pieces)
             scores_NV = log_probs_NV.masked_fill(~allowed, -torch.inf) + torch.tensor([[s] for _, s in beams])
             best = scores_NV.flatten().topk(min(2 * k, scores_NV.numel()))
             width = scores_NV.shape[1]
@@ -155,6 +156,12 @@ class Filler(Embedder):
             ]
         return beams
 
+    def _first(self, begins_word: bool, n_pieces: int) -> Tensor:
+        """What a blank's first piece may be, bool (V,)."""
+        if n_pieces > 1:
+            return self._word_starting
+        return self._starting if begins_word else self._going_on
+
     def _together(self, holes: HoledText) -> list[str]:
         """A piece for every blank: the most certain is filled first, the others then given it."""
         filled: dict[int, list[int]] = {}
@@ -164,7 +171,7 @@ class Filler(Embedder):
             row = self._row(holes, filled)
             places = [sum(map(len, holes.parts[: n + 1])) + n for n in open_blanks]
             log_probs_NV = torch.cat([self._log_probs([row], at) for at in places])
-            allowed_NV = torch.stack([self._starting if holes.begins_word[n] else self._going_on for n in open_blanks])
+            allowed_NV = torch.stack([self._first(holes.begins_word[n], 1) for n in open_blanks])
             best, ids = log_probs_NV.masked_fill(~allowed_NV, -torch.inf).max(-1)
             sure = int(best.argmax())
             filled[open_blanks[sure]] = [int(ids[sure])]
