@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -100,7 +101,60 @@ def test_neighbours_are_the_words_with_the_largest_cosines_and_not_those_asked_f
 
 def test_contextual_neighbours_are_found_for_a_word_in_a_sentence(embedder):
     assert len(embedder.neighbours("king", 3, contextual=True)) == 3
-    assert len(embedder.neighbours("king", 3, sentence=LINES[1])) == 3
+    assert len(embedder.neighbours("king", 3, sentences=[LINES[1]])) == 3
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "byte_bpe", "unigram", "word"])
+def test_a_word_by_itself_has_the_pieces_that_it_has_within_a_text(kind):
+    tokenizer = tokenizer_of(kind)
+    embedder = Embedder(encoder_of(tokenizer, head="none"), tokenizer)
+    ids = tokenizer.encode("live in a castle")[len(tokenizer.encode("live in a")) :]
+    rows = embedder.model.tokens.weight.detach().numpy()[ids]
+    np.testing.assert_allclose(embedder.words(["castle"])[0], rows.mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "byte_bpe", "unigram", "word"])
+@pytest.mark.parametrize(
+    ("sentence", "before", "upto"),
+    [
+        ("A King and a king", "A", "A King"),
+        ("a queen, (king)", "a queen, (", "a queen, (king"),
+        ("king", "", "king"),
+        ("the kings and a king live", "the kings and a", "the kings and a king"),
+    ],
+)
+def test_a_word_is_found_in_a_sentence_whatever_stands_around_it(kind, sentence, before, upto):
+    tokenizer = tokenizer_of(kind)
+    embedder = Embedder(encoder_of(tokenizer, head="none"), tokenizer)
+    span = slice(1 + len(tokenizer.encode(before)), 1 + len(tokenizer.encode(upto)))
+    expected = embedder.embed_tokens([sentence])[0].vectors[span].mean(axis=0)
+    np.testing.assert_allclose(embedder.word_in("king", sentence), expected, atol=1e-6)
+
+
+def test_a_word_in_several_sentences_has_the_mean_of_its_vectors(embedder):
+    sentences = [LINES[1], "the king and the dog", "king"]
+    single = np.stack([embedder.word_in("king", sentence) for sentence in sentences])
+    np.testing.assert_allclose(embedder.word_in("king", *sentences), single.mean(axis=0), atol=1e-5)
+
+
+def test_a_word_beyond_the_models_positions_is_refused_with_the_number(embedder):
+    with pytest.raises(InputError, match="does not read any more") as error:
+        embedder.word_in("king", "fox " * 40 + "king")
+    assert "first 30 tokens" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings_", "what"),
+    [
+        ("fox", {}, "one text was given for many"),
+        (["fox", 3], {}, "text 2 is not text"),
+        (["\ud800"], {}, "text 1 is not Unicode"),
+        (["fox"], {"pool": "men"}, "no pool 'men'"),
+    ],
+)
+def test_what_is_no_list_of_texts_or_no_pool_is_refused(embedder, texts, settings_, what):
+    with pytest.raises(InputError, match=what):
+        embedder.embed(texts, **settings_)
 
 
 def test_a_vocabulary_without_words_is_named():
@@ -170,6 +224,17 @@ def test_the_word_sets_are_found_and_read(embedder, tmp_path, monkeypatch):
     assert json.loads(scores.to_json())["similarity"][0]["n_covered"] == 3
 
 
+def test_scores_that_are_no_numbers_are_null_and_a_damaged_set_is_not_passed_over(embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIPEL_DATA", str(tmp_path))
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "EN-SIMLEX-999.txt").write_text("king\tzebra\t9\nzebra\tgnu\t1\n", encoding="utf-8")
+    (row,) = json.loads(score_words(embedder).to_json())["similarity"]
+    assert row["n_covered"] == 0 and row["covered"] is None and row["all"] in (1.0, -1.0)
+    (tmp_path / "words" / "questions-words.txt").write_text("king queen\n", encoding="utf-8")
+    with pytest.raises(DataError, match="not an analogy"):
+        score_words(embedder)
+
+
 def test_a_damaged_word_set_is_refused_with_its_line(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("king\tqueen\t9\nking queen\n", encoding="utf-8")
@@ -193,17 +258,18 @@ def test_a_map_shows_the_two_directions_of_most_variance():
     np.testing.assert_allclose((drawn.points**2).sum(axis=0), values[:2])
 
 
-def test_a_map_is_a_picture_and_its_labels_do_not_overlap(tmp_path, monkeypatch):
+def test_a_map_is_a_picture_and_its_labels_cover_neither_each_other_nor_points(tmp_path, monkeypatch):
     import tripel.inspection.map as module
 
-    boxes = []
-    overlap = module._overlap
-    monkeypatch.setattr(module, "_overlap", lambda a, b: boxes.append((a, b)) or overlap(a, b))
-    rng = np.random.default_rng(2)
-    drawn = word_map([f"word{i}" for i in range(30)], rng.normal(size=(30, 4)))
+    boxes, set_labels = [], module._label
+    monkeypatch.setattr(module, "_label", lambda *given: boxes.extend(set_labels(*given)))
+    vectors = np.random.default_rng(2).normal(size=(60, 2)) ** 3  # crowded in the middle
+    drawn = word_map([f"word{i}" for i in range(60)], vectors)
     drawn.save(tmp_path / "map.png")
-    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG") and boxes
-    assert len(json.loads(drawn.to_json())["points"]) == 30
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert len(json.loads(drawn.to_json())["points"]) == len(boxes) == 60
+    for a, b in itertools.combinations(boxes, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
 @pytest.mark.parametrize(("n", "what"), [(2, "needs more words"), (501, "cannot be read")])

@@ -117,13 +117,41 @@ def test_several_blanks_are_filled_the_most_certain_first(filler):
     assert filler.fill(rest).text == filling.text
 
 
-def test_within_a_word_only_what_goes_on_with_it_is_tried():
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_blank_takes_what_its_place_in_the_text_allows(kind, monkeypatch):
+    monkeypatch.setattr("tripel.pipelines.fill.MOST_PIECES", 1)
+    tokenizer = tokenizer_of(kind)
+    filler = Filler(encoder_of(tokenizer), tokenizer)
+    marks = tokenizer.word_marks
+
+    def tried(text):
+        return {c.word for c in filler.fill(text, tokenizer.vocab_size).blanks[0]}
+
+    def readable(marked):
+        found = (
+            tokenizer.decode([i]).strip() for i in np.flatnonzero(marked).tolist() if i not in tokenizer.special_ids
+        )
+        return {word for word in found if word and "\ufffd" not in word}
+
+    spaced, letters = readable(marks.spaced), readable(~marks.spaced & marks.letter_first)
+    assert tried("the ___ fox") == spaced
+    assert tried("the fox___ dog") == letters
+    assert tried("fox (___)") == readable(~marks.spaced) and "," in tried("fox (___)")
+
+
+@pytest.mark.parametrize("text", ["the ___ dog", "fox (___)", "un___ly dog"])
+def test_words_of_several_pieces_are_made_of_letters(text):
     tokenizer = tokenizer_of("wordpiece", 60)
     filler = Filler(encoder_of(tokenizer), tokenizer)
-    assert all(not c.word.startswith(" ") for c in filler.fill("un___ly fox").blanks[0])
-    spaced = {tokenizer.decode([i]).strip() for i in np.flatnonzero(tokenizer.word_marks.spaced)}
-    signs = {c.word for c in filler.fill("the ___ fox", 5).blanks[0] if c.n_pieces == 1} - spaced
-    assert all(not sign[0].isalnum() for sign in signs)
+    longer = [c for c in filler.fill(text, 400).blanks[0] if c.n_pieces > 1]
+    assert {c.n_pieces for c in longer} == {2, 3} and all(c.word.isalnum() for c in longer)
+
+
+def test_what_cannot_be_read_by_itself_is_no_candidate():
+    tokenizer = tokenizer_of("byte_bpe")
+    filler = Filler(encoder_of(tokenizer), tokenizer)
+    words = [c.word for text in ("the ___ fox", "fox___") for c in filler.fill(text, 400).blanks[0]]
+    assert all(words) and not any("\ufffd" in word for word in words)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +169,12 @@ def test_a_text_that_cannot_be_filled_is_refused_with_the_reason(filler, text, w
         filler.fill(text)
     if "longer" in what:
         assert "43 tokens" in str(error.value) and "at most 32" in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "k", "what"), [("a ___", 0, "needs a candidate"), (None, 5, "is not text")])
+def test_what_is_no_text_or_no_number_of_candidates_is_refused(filler, text, k, what):
+    with pytest.raises(InputError, match=what):
+        filler.fill(text, k)
 
 
 def test_a_model_without_a_mask_token_is_refused():

@@ -104,6 +104,13 @@ def test_probabilities_are_the_softmax_of_the_models_logits_whatever_else_is_ask
         assert dict(answer.probabilities) == pytest.approx(dict(zip(LABELS, p_C.tolist(), strict=True)), abs=1e-5)
 
 
+def test_a_model_that_was_just_built_classifies_too():
+    tokenizer = tokenizer_of()
+    classifier = tripel.Classifier(encoder_of(tokenizer, head="classes", labels=LABELS), tokenizer)
+    (answer,) = classifier.classify(["the quick fox"], top=1)
+    assert answer.label in LABELS and len(answer.probabilities) == 1
+
+
 def test_embed_writes_an_array_or_objects(runs, tripel_, tmp_path):
     lines = "\n".join(LINES)
     assert tripel_("embed", runs / "none", "-o", tmp_path / "v.npy", stdin=lines)[0] == 0
@@ -142,6 +149,8 @@ def test_neighbours_are_words_with_cosines(runs, tripel_):
     code, out, _ = tripel_("neighbours", runs / "none", "king", "--minus", "man", "--plus", "woman", "--json")
     assert code == 0 and {"word", "cosine"} == set(json.loads(out)[0])
     assert tripel_("neighbours", runs / "none", "king", "--sentence", LINES[1], "--top", 2)[0] == 0
+    twice = ("--sentence", LINES[1], "--sentence", "the king")
+    assert tripel_("neighbours", runs / "none", "king", *twice, "--top", 2)[0] == 0
 
 
 def test_a_map_is_drawn_and_its_coordinates_printed_if_asked_for(runs, tripel_, tmp_path):

@@ -103,7 +103,9 @@ def neighbours(
     minus: Annotated[list[str] | None, typer.Option(help="Take a word away.")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many words.")] = 10,
     contextual: Contextual = False,
-    sentence: Annotated[str | None, typer.Option(help="The word as it stands in this sentence.")] = None,
+    sentence: Annotated[
+        list[str] | None, typer.Option(help="The word as it stands in this sentence; several are averaged.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One array of words with cosines.")] = False,
 ) -> None:
     """The vocabulary's words whose vectors are nearest to a word's."""
@@ -111,7 +113,7 @@ def neighbours(
     from tripel.pipelines.load import load_embedder
 
     found = load_embedder(run).neighbours(
-        word, top, plus=plus or (), minus=minus or (), contextual=contextual, sentence=sentence
+        word, top, plus=plus or (), minus=minus or (), contextual=contextual, sentences=sentence or ()
     )
     lines.write_neighbours(found, sys.stdout, json=json)
 

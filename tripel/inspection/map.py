@@ -14,10 +14,13 @@ import numpy as np
 from tripel.errors import InputError
 from tripel.storage import atomic_write
 
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top."""
+
 _MOST_WORDS = 500
 _INK, _LINE, _POINT = "#1a1a2e", "#b8bccb", "#3b6fb6"
 # Where a label may stand around its point, nearest first: distances in points, then directions in eighths of a turn.
-_DISTANCES, _EIGHTHS = (6, 12, 20, 30, 44, 60), (0, 4, 1, 7, 3, 5, 2, 6)
+_DISTANCES, _EIGHTHS = (6, 12, 20, 30, 44, 60, 80, 105, 135), (0, 4, 1, 7, 3, 5, 2, 6)
 
 
 @dataclass(frozen=True)
@@ -79,44 +82,54 @@ def word_map(words: Sequence[str], vectors: np.ndarray) -> WordMap:
     return WordMap(tuple(words), points, (float(lengths[0] ** 2) / total, float(lengths[1] ** 2) / total))
 
 
-def _label(axes: Any, words: Sequence[str], points: np.ndarray) -> None:
-    """A label near each point where none stands yet, with a thin line to its point when it had to move away."""
+def _label(axes: Any, words: Sequence[str], points: np.ndarray) -> list[Box]:
+    """A label near each point where none stands yet, with a thin line to its point when it had to move away: the labels'
+    boxes, in the order in which they were set."""
     figure = axes.figure
     renderer, scale = figure.canvas.get_renderer(), figure.dpi / 72
     size = 9.5 if len(words) <= 60 else 8.0
     at = axes.transData.transform(points)
     frame = axes.get_window_extent()
-    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in at]
+    taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in at]
     for number in np.lexsort((at[:, 1], at[:, 0])).tolist():
-        text = axes.annotate(words[number], points[number], fontsize=size, color=_INK, annotation_clip=False, zorder=4)
+        style = {"fontsize": size, "color": _INK, "verticalalignment": "bottom", "annotation_clip": False, "zorder": 4}
+        text = axes.annotate(words[number], points[number], **style)
         extent = text.get_window_extent(renderer)
-        width, height = extent.width, extent.height
-        best: tuple[float, float, float, float, float] | None = None
-        for distance in _DISTANCES:
-            for eighth in _EIGHTHS:
-                angle = eighth * np.pi / 4
-                dx, dy = np.cos(angle), np.sin(angle)
-                x = at[number][0] + dx * distance * scale - width * (1 - dx) / 2
-                y = at[number][1] + dy * distance * scale - height * (1 - dy) / 2
-                box = (x, y, x + width, y + height)
-                cost = sum(_overlap(box, other) for other in taken) + (0 if _inside(box, frame) else width * height)
-                if best is None or cost < best[0]:
-                    best = (cost, x, y, float(distance), float(eighth))
-            if best is not None and best[0] == 0:
-                break
-        assert best is not None
-        _, x, y, away, _ = best
-        text.set_position(axes.transData.inverted().transform((x, y)))
-        taken.append((x, y, x + width, y + height))
-        if away > _DISTANCES[1]:
-            ends = axes.transData.inverted().transform([at[number], (x + width / 2, y + height / 2)])
-            axes.plot(*ends.T, color=_LINE, linewidth=0.6, zorder=1)
+        box, distance = _place(at[number], (extent.width, extent.height), scale, taken, frame)
+        text.set_position(axes.transData.inverted().transform(box[:2]))
+        taken.append(box)
+        if distance > _DISTANCES[0]:
+            nearest = np.clip(at[number], box[:2], box[2:])
+            axes.plot(
+                *axes.transData.inverted().transform([at[number], nearest]).T, color=_LINE, linewidth=0.8, zorder=1
+            )
+    return taken[len(points) :]
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+def _place(
+    at: np.ndarray, size: tuple[float, float], scale: float, taken: Sequence[Box], frame: Any
+) -> tuple[Box, float]:
+    """The box of a label around its point, the nearest that covers nothing, or else least; and its distance in points."""
+    width, height = size
+    best, best_distance, least = (0.0, 0.0, 0.0, 0.0), 0.0, np.inf
+    for distance in _DISTANCES:
+        for eighth in _EIGHTHS:
+            dx, dy = np.cos(eighth * np.pi / 4), np.sin(eighth * np.pi / 4)
+            x = at[0] + dx * distance * scale - width * (1 - dx) / 2
+            y = at[1] + dy * distance * scale - height * (1 - dy) / 2
+            box = (float(x), float(y), float(x + width), float(y + height))
+            cost = sum(_overlap(box, other) for other in taken) + (0 if _inside(box, frame) else width * height)
+            if cost < least:
+                best, best_distance, least = box, float(distance), cost
+        if least == 0:
+            break
+    return best, best_distance
+
+
+def _overlap(a: Box, b: Box) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return width * height if width > 0 and height > 0 else 0.0
 
 
-def _inside(box: tuple[float, ...], frame: Any) -> bool:
+def _inside(box: Box, frame: Any) -> bool:
     return bool(box[0] >= frame.x0 and box[1] >= frame.y0 and box[2] <= frame.x1 and box[3] <= frame.y1)

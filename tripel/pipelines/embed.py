@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tripel.errors import InputError
+from tripel.errors import InputError, nearest
 from tripel.models.config import Pooling
 from tripel.models.encoder import Encoder
 from tripel.nn.heads import pooled
+from tripel.pipelines.settings import check_text
 from tripel.tasks.framing import framed
 from tripel.text.tokenizer import Tokenizer
 
@@ -62,7 +65,8 @@ class Embedder:
         normalize: to length 1; None does what the model's config says. A longer text than the model has positions for is
         cut, which n_dropped tells.
         """
-        pool, rows, n_dropped = pool or self.default_pool, *self._encode(texts)
+        pool = check_pool(pool or self.default_pool, get_args(Pooling))
+        rows, n_dropped = self._encode(texts)
         vectors = np.zeros((len(rows), self.model.config.d_model), np.float32)
         for chosen, h_BTD, valid_BT in self._read(rows):
             vectors[chosen] = pooled(h_BTD, valid_BT, pool).float().cpu().numpy()
@@ -95,22 +99,18 @@ class Embedder:
                 vectors[row] = h_TD[1 : len(rows[row]) + 1].mean(axis=0)
         return vectors
 
-    def word_in(self, word: str, sentence: str) -> np.ndarray:
-        """The contextual vector of a word in a sentence, float32 [D]: the mean over its first occurrence's pieces.
+    def word_in(self, word: str, *sentences: str) -> np.ndarray:
+        """The contextual vector of a word in a sentence, float32 [D]: the mean of its first occurrence's pieces; in several
+        sentences the mean of their vectors. Capitals are no difference.
 
-        Raises InputError when the word is not in the sentence."""
-        ids = self._encode([sentence])[0][0]
-        wanted = self._pieces_of(word)
-        for start in range(len(ids) - len(wanted) + 1):
-            if ids[start : start + len(wanted)] == wanted:
-                ((_, h_1TD, _),) = self._read([ids])
-                return h_1TD[0, start + 1 : start + 1 + len(wanted)].mean(0).float().cpu().numpy()  # type: ignore[no-any-return]
-        raise InputError(
-            "the word does not stand in the sentence",
-            given=f"{word!r} in {sentence!r}",
-            expected="a sentence with the word in it",
-            mend="write both as the model's tokenizer sees them",
-        )
+        Raises InputError when the word is not in a sentence, or beyond what the model reads of it."""
+        rows, _ = self._encode(sentences)
+        places = [self._place(word, sentence, len(row)) for sentence, row in zip(sentences, rows, strict=True)]
+        vectors = np.zeros((len(rows), self.model.config.d_model), np.float32)
+        for chosen, h_BTD, _ in self._read(rows):
+            for row, h_TD in zip(chosen, h_BTD.float().cpu().numpy(), strict=True):
+                vectors[row] = h_TD[[place + 1 for place in places[row]]].mean(axis=0)
+        return vectors.mean(axis=0)  # type: ignore[no-any-return]
 
     def neighbours(
         self,
@@ -120,17 +120,17 @@ class Embedder:
         plus: Sequence[str] = (),
         minus: Sequence[str] = (),
         contextual: bool = False,
-        sentence: str | None = None,
+        sentences: Sequence[str] = (),
     ) -> list[Neighbour]:
         """The k words of the vocabulary whose vectors have the largest cosine with the word's, itself left out.
 
         plus, minus: words to add and take away, as in king - man + woman (Mikolov et al. 2013). contextual: by the last
-        layer's vectors; sentence: the word as it stands there. Vectors have their mean over the vocabulary's words taken
+        layer's vectors; sentences: the word as it stands in them. Vectors have their mean over the vocabulary's words taken
         away, which they would otherwise all share (Mu & Viswanath 2018).
         """
-        contextual = contextual or sentence is not None
+        contextual = contextual or bool(sentences)
         space = self.space(contextual)
-        first = self.words([word], contextual=contextual)[0] if sentence is None else self.word_in(word, sentence)
+        first = self.word_in(word, *sentences) if sentences else self.words([word], contextual=contextual)[0]
         others = [*plus, *minus]
         given = np.stack([first, *self.words(others, contextual=contextual)]) if others else first[None]
         signs = np.array([1.0] * (1 + len(plus)) + [-1.0] * len(minus), np.float32)
@@ -172,11 +172,40 @@ class Embedder:
         words = list(self.vocabulary_words)
         return WordSpace.of(words, self.words(words, contextual=True))
 
+    @cached_property
+    def _before_words(self) -> str:
+        """What makes byte-level BPE see a word as it is within a text: nothing else puts a space in front by itself."""
+        return " " if self.tokenizer.kind == "byte_bpe" else ""
+
     def _pieces_of(self, word: str) -> list[int]:
-        ids = self.tokenizer.encode(word)[: self._room] if word.strip() else []
+        check_text(word, "word", 1, mend="give single words")
+        ids = self.tokenizer.encode(self._before_words + word.strip())[: self._room] if word.strip() else []
         if not ids:
             raise InputError("a word is empty", given=repr(word), expected="at least one letter", mend="leave it out")
         return ids
+
+    def _place(self, word: str, sentence: str, n_read: int) -> list[int]:
+        """Which of a sentence's first n_read pieces make the word."""
+        ends = ("(?<!\\w)" if word[:1].isalnum() else "", "(?!\\w)" if word[-1:].isalnum() else "")
+        found = re.search(re.escape(word).join(ends), sentence, re.IGNORECASE) if word.strip() else None
+        if found is None:
+            raise InputError(
+                "the word does not stand in the sentence",
+                given=f"{word!r} in {sentence!r}",
+                expected="a sentence with the word in it",
+                mend="write it in the form that it has there",
+            )
+        offsets = self.tokenizer.explain(sentence).offsets
+        first = found.start() - sentence[: found.start()].endswith(" ")  # the word's own space may be a piece
+        place = [i for i, (start, end) in enumerate(offsets) if start < found.end() and end > first]
+        if not place or place[-1] >= n_read:
+            raise InputError(
+                "the word stands where the model does not read any more",
+                given=f"{word!r} at token {place[-1] + 1 if place else 0} of {len(offsets)}",
+                expected=f"the first {n_read} tokens",
+                mend="shorten the sentence",
+            )
+        return place
 
     @property
     def _room(self) -> int:
@@ -185,6 +214,10 @@ class Embedder:
         return (1 << 20 if config.positions == "none" else config.max_len) - 2
 
     def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], tuple[int, ...]]:
+        if isinstance(texts, str):
+            raise InputError("one text was given for many", given=repr(texts[:60]), expected="a list", mend="[text]")
+        for number, text in enumerate(texts, start=1):
+            check_text(text, "text", number, mend="give it in parts")
         rows = self.tokenizer.encode_batch(texts)
         return [row[: self._room] for row in rows], tuple(max(0, len(row) - self._room) for row in rows)
 
@@ -221,6 +254,19 @@ class WordSpace:
     def centred(self, vectors: np.ndarray) -> np.ndarray:
         """Other words' vectors [n, D] in this space."""
         return unit(vectors - self.mean)
+
+
+def check_pool(pool: str, choices: Sequence[str]) -> Pooling:
+    """The pool, if it is one of the choices. Raises InputError."""
+    if pool in choices:
+        return pool  # type: ignore[return-value]
+    close = nearest(pool, choices)
+    raise InputError(
+        f"there is no pool {pool!r}",
+        given=pool,
+        expected=", ".join(choices),
+        mend=f"did you mean {close}?" if close else None,
+    )
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

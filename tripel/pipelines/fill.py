@@ -14,6 +14,7 @@ from torch import Tensor
 from tripel.errors import InputError
 from tripel.models.encoder import Encoder
 from tripel.pipelines.embed import Embedder
+from tripel.pipelines.settings import check_text
 from tripel.tasks.framing import framed
 from tripel.text.holes import HoledText
 from tripel.text.tokenizer import Tokenizer
@@ -70,23 +71,23 @@ class Filler(Embedder):
                 mend="use a model that was trained to fill blanks",
             )
         marks = tokenizer.word_marks
-        special = np.zeros(model.vocabulary.target_size, bool)
-        special[sorted(tokenizer.special_ids)] = True
-        special[tokenizer.vocab_size :] = True
-        extra = (0, len(special) - tokenizer.vocab_size)
+        extra = (0, model.vocabulary.target_size - tokenizer.vocab_size)
         spaced, letters = np.pad(marks.spaced, extra), np.pad(marks.letter_first, extra)
-        marked = bool(spaced.any())
-        # After a space stands what begins a word, or a sign; within a word, what goes on with it.
-        self._starting = torch.from_numpy(~special & (spaced | ~letters if marked else True))
-        self._going_on = torch.from_numpy(~special & (~spaced if marked else True))
-        self._word_starting = torch.from_numpy(~special & letters & spaced)
-        self._letters_on = torch.from_numpy(~special & letters & ~spaced & marked)
+        said, marked = np.pad(_can_be_said(tokenizer), extra), bool(marks.spaced.any())
+        # After a space stands what has a space before it; after a sign, or within a word, what has none.
+        self._starting = torch.from_numpy(said & (spaced | (not marked)))
+        self._going_on = torch.from_numpy(said & ~(spaced & marked))
+        self._letters = torch.from_numpy(said & letters)
+        self._letters_on = torch.from_numpy(said & letters & ~spaced & marked)
 
     def fill(self, text: str, k: int = 5) -> Filling:
         """The k likeliest candidates for every blank (`___` or `[MASK]`) of a text, words of up to three pieces among them.
 
         Raises InputError for a text without blanks, with nothing else, or longer than the model can read.
         """
+        check_text(text, "text", 1, mend="fill it in parts")
+        if k < 1:
+            raise InputError("a blank needs a candidate", given=f"k={k}", expected="1 or more")
         segments = BLANK.split(text)
         holes = self._holes(text, segments)
         blanks = tuple(self._candidates(holes, number, k) for number in range(len(segments) - 1))
@@ -123,11 +124,10 @@ class Filler(Embedder):
 
     def _candidates(self, holes: HoledText, number: int, k: int) -> tuple[Candidate, ...]:
         """Of one blank, the other ones staying hidden."""
-        begins = holes.begins_word[number]
         room = self._room - sum(map(len, holes.parts)) - len(holes.begins_word) + 1
         found: dict[str, Candidate] = {}
         for n_pieces in range(1, min(MOST_PIECES, room) + 1):
-            if n_pieces > 1 and not (begins and self._letters_on.any()):
+            if n_pieces > 1 and not self._letters_on.any():
                 break
             for ids, log_prob in self._beam(holes, number, n_pieces, k):
                 word = self.tokenizer.decode(ids).strip()
@@ -144,8 +144,10 @@ class Filler(Embedder):
             rows = [self._row(holes, {number: [*ids, *hidden]}) for ids, _ in beams]
             at = sum(map(len, holes.parts[: number + 1])) + number + place
             groups = (rows[i : i + _ROWS_AT_ONCE] for i in range(0, len(rows), _ROWS_AT_ONCE))
-            log_probs_NV = torch.cat([self._log_probs(group, at) for group in groups])
-            allowed = self._letters_on if place else self._first(holes.begins_word[number], n_pieces)
+            log_probs_NV = torch.cat([self._log_probs(group, [at]) for group in groups])
+            allowed = self._letters_on if place else self._first(holes, number)
+            if n_pieces > 1:
+                allowed = allowed & self._letters
             scores_NV = log_probs_NV.masked_fill(~allowed, -torch.inf) + torch.tensor([[s] for _, s in beams])
             best = scores_NV.flatten().topk(min(2 * k, scores_NV.numel()))
             width = scores_NV.shape[1]
@@ -156,11 +158,13 @@ class Filler(Embedder):
             ]
         return beams
 
-    def _first(self, begins_word: bool, n_pieces: int) -> Tensor:
-        """What a blank's first piece may be, bool (V,)."""
-        if n_pieces > 1:
-            return self._word_starting
-        return self._starting if begins_word else self._going_on
+    def _first(self, holes: HoledText, number: int) -> Tensor:
+        """What a blank's first piece may be, bool (V,): after a letter only what goes on with its word."""
+        if holes.begins_word[number]:
+            return self._starting
+        before = holes.parts[number][-1:]
+        within = bool(before) and bool(self.tokenizer.word_marks.letter_last[before[0]])
+        return self._letters_on if within and self._letters_on.any() else self._going_on
 
     def _together(self, holes: HoledText) -> list[str]:
         """A piece for every blank: the most certain is filled first, the others then given it."""
@@ -170,8 +174,8 @@ class Filler(Embedder):
             open_blanks = [number for number in range(n_blanks) if number not in filled]
             row = self._row(holes, filled)
             places = [sum(map(len, holes.parts[: n + 1])) + n for n in open_blanks]
-            log_probs_NV = torch.cat([self._log_probs([row], at) for at in places])
-            allowed_NV = torch.stack([self._first(holes.begins_word[n], 1) for n in open_blanks])
+            log_probs_NV = self._log_probs([row], places)
+            allowed_NV = torch.stack([self._first(holes, n) for n in open_blanks])
             best, ids = log_probs_NV.masked_fill(~allowed_NV, -torch.inf).max(-1)
             sure = int(best.argmax())
             filled[open_blanks[sure]] = [int(ids[sure])]
@@ -190,9 +194,18 @@ class Filler(Embedder):
         return row
 
     @torch.inference_mode()
-    def _log_probs(self, rows: list[list[int]], at: int) -> Tensor:
-        """log p of every piece at a place (after the begin token) of rows of one length, (N, V)."""
+    def _log_probs(self, rows: list[list[int]], places: list[int]) -> Tensor:
+        """log p of every piece at some places (after the begin token) of rows of one length, (rows * places, V)."""
         ids_BT, _ = framed(rows, self.model.vocabulary)
         h_BTD = self.model.features(ids_BT.to(self.model.tokens.weight.device))
-        logits_NV = self.model.logits(h_BTD[:, at + 1]).float()
-        return logits_NV.log_softmax(-1).cpu()
+        h_ND = h_BTD[:, [at + 1 for at in places]].flatten(0, 1)
+        return self.model.logits(h_ND).float().log_softmax(-1).cpu()
+
+
+def _can_be_said(tokenizer: Tokenizer) -> np.ndarray:
+    """Which pieces read as something by themselves: no special token, bare space or part of a character; bool [V]."""
+    special, said = tokenizer.special_ids, np.zeros(tokenizer.vocab_size, bool)
+    for number in range(tokenizer.vocab_size):
+        text = "" if number in special else tokenizer.decode([number])
+        said[number] = bool(text.strip()) and "\ufffd" not in text
+    return said

@@ -14,9 +14,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tripel.errors import InputError, nearest
+from tripel.errors import InputError
 from tripel.pipelines.classify import Classification, Classifier
-from tripel.pipelines.embed import Embedder, Neighbour
+from tripel.pipelines.embed import Embedder, Neighbour, check_pool
 from tripel.pipelines.fill import Filler, Filling
 from tripel.storage import atomic_write
 
@@ -94,14 +94,8 @@ def embed_texts(
     normalize: bool | None,
 ) -> None:
     """Write a vector for each text (or, pool `tokens`, for each of its tokens) as .npy or JSONL. Raises InputError."""
-    if pool is not None and pool not in _POOLS:
-        close = nearest(pool, _POOLS)
-        raise InputError(
-            f"there is no pool {pool!r}",
-            given=pool,
-            expected=", ".join(_POOLS),
-            mend=f"did you mean {close}?" if close else None,
-        )
+    if pool is not None:
+        check_pool(pool, _POOLS)
     as_array = output is not None and output.suffix == ".npy"
     if output is not None and not as_array and output.suffix not in (".jsonl", ".json"):
         raise InputError(

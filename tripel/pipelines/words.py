@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +56,10 @@ class WordScores:
 
     def to_json(self) -> str:
         """All of it as JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        record = asdict(self)
+        for row in record["similarity"]:  # JSON has no word for what is not a number
+            row |= {key: None for key in ("covered", "all") if math.isnan(row[key])}
+        return json.dumps(record, ensure_ascii=False, indent=2)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         which = "contextual vectors: what the last layer makes of a word alone"
@@ -85,13 +89,14 @@ def score_words(embedder: Embedder, folder: str = "words", *, contextual: bool =
             missing = error
             continue
         similarity.append(score_similarity(embedder, read_pairs(path), name, contextual=contextual))
+    analogies = None
     try:
-        sections = read_analogies(find_text(f"{folder}/{ANALOGIES}"))
-        analogies = score_analogies(embedder.space(contextual), sections, ANALOGIES)
-    except DataError as error:
-        missing, analogies = error, None
-    if not similarity and analogies is None and missing is not None:
-        raise missing
+        path = find_text(f"{folder}/{ANALOGIES}")
+    except DataError:
+        if missing is not None and not similarity:
+            raise missing from None
+    else:
+        analogies = score_analogies(embedder.space(contextual), read_analogies(path), ANALOGIES)
     return WordScores(contextual, tuple(similarity), analogies)
 
 
