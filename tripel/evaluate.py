@@ -5,23 +5,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
-from tripel.data.checks import DataConfig
-from tripel.data.labelled import LabelledDataConfig, load_labelled, load_labelled_splits, require_known
+from tripel.data.checks import DataConfig, DataReport
+from tripel.data.labelled import LabelledDataConfig, LabelledText, load_labelled, load_labelled_splits, require_known
 from tripel.data.parallel import load_parallel
 from tripel.data.text import TextDataConfig, TextSource, load_texts, open_text
 from tripel.data.tokens import encode_stream
 from tripel.decode.search import DecodeConfig
-from tripel.errors import CheckpointError, InputError
+from tripel.errors import CheckpointError, DataError, InputError
 from tripel.inspection.confusion import save_confusion
-from tripel.jobs.classification import classified_texts
+from tripel.jobs.classification import classified_texts, texts_probabilities
 from tripel.jobs.masked_token import masked_windows, windows_loss, word_frequency
 from tripel.jobs.next_token import context_of, stream_loss
 from tripel.pipelines.load import load_classifier, load_completer, load_filler, load_translator
@@ -105,11 +106,11 @@ class TextEvaluation:
 @dataclass(frozen=True)
 class MaskedEvaluation:
     """How well a model says which words are hidden in a text: 15 % of its tokens, always the same. baseline: what the
-    training text's word frequencies alone would score on them."""
+    training text's word frequencies alone would score on them; None where that text is no longer there."""
 
     data: str
     loss: MaskedLoss
-    baseline: Baseline
+    baseline: Baseline | None
     seconds: float
 
     def to_json(self) -> str:
@@ -119,8 +120,8 @@ class MaskedEvaluation:
             "hidden_tokens": self.loss.n_predicted,
             "loss": self.loss.loss,
             "accuracy": self.loss.accuracy,
-            "word_frequency_loss": self.baseline.loss,
-            "word_frequency_accuracy": self.baseline.accuracy,
+            "word_frequency_loss": self.baseline and self.baseline.loss,
+            "word_frequency_accuracy": self.baseline and self.baseline.accuracy,
             "seconds": round(self.seconds, 2),
         }
         return json.dumps(fields, ensure_ascii=False, indent=2)
@@ -129,28 +130,33 @@ class MaskedEvaluation:
         yield f"{self.data}: {self.loss.n_predicted:,} hidden tokens, {self.seconds:.1f} s"
         table = Table("", "loss, nats per hidden token", "said right")
         table.add_row("model", f"{self.loss.loss:.4f}", f"{self.loss.accuracy:.2%}")
-        table.add_row(self.baseline.name, f"{self.baseline.loss:.4f}", f"{self.baseline.accuracy:.2%}")
+        if self.baseline is not None:
+            table.add_row(self.baseline.name, f"{self.baseline.loss:.4f}", f"{self.baseline.accuracy:.2%}")
         yield table
 
 
 @dataclass(frozen=True)
 class ClassEvaluation:
     """How well a classifier tells the classes of a set. predictions: a TSV file of what was said, how surely, what is true,
-    and the text. confusion: the picture of the confusion matrix."""
+    and the text. confusion: the picture of the confusion matrix. report: what is to be known of the set."""
 
     data: str
     scores: ClassificationScores
     predictions: Path
     confusion: Path
+    report: DataReport
     seconds: float
 
     def to_json(self) -> str:
         """All of it as JSON."""
         files = {"predictions": str(self.predictions), "confusion_picture": str(self.confusion)}
-        fields = {"data": self.data, **self.scores.as_dict(), **files, "seconds": round(self.seconds, 2)}
+        found = {"report": json.loads(self.report.to_json())}
+        fields = {"data": self.data, **self.scores.as_dict(), **files, **found, "seconds": round(self.seconds, 2)}
         return json.dumps(fields, ensure_ascii=False, indent=2)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.report.findings:
+            yield self.report
         yield f"{self.data}: {self.scores.n_examples:,} examples, {self.seconds:.1f} s"
         yield self.scores
         yield f"predictions: {self.predictions}"
@@ -198,37 +204,41 @@ def _evaluate_masked(run: Path, recipe: Recipe, split: str) -> MaskedEvaluation:
     windows = masked_windows(source, filler.tokenizer, recipe)
     loss = windows_loss(filler.model, windows)
     seconds = time.perf_counter() - start
-    train = masked_windows(load_texts(cast(TextDataConfig, recipe.data)).train, filler.tokenizer, recipe)
+    try:
+        train = masked_windows(load_texts(cast(TextDataConfig, recipe.data)).train, filler.tokenizer, recipe)
+    except DataError:
+        return MaskedEvaluation(source.name, loss, None, seconds)
     counts = token_counts(train.ids, filler.model.vocabulary.target_size)
     return MaskedEvaluation(source.name, loss, word_frequency(counts, windows.validation()), seconds)
 
 
 def _evaluate_classifier(run: Path, recipe: Recipe, split: str, predictions: Path | None) -> ClassEvaluation:
     classifier, data = load_classifier(run), cast(LabelledDataConfig, recipe.data)
-    if split == "valid" and data.valid is None and data.valid_share:
-        text = load_labelled_splits(data).valid
-        assert text is not None
-        name = "valid"
-    else:
-        name = _data_name(recipe, split)
-        text, _ = load_labelled(name, data, training=False)
+    text, report = _labelled(recipe, split)
     require_known(text, classifier.labels)
-    config = classifier.model.config
-    texts, _ = classified_texts(text, classifier.tokenizer, classifier.labels, config.max_len, data)
+    max_len = classifier.model.config.max_len
+    texts, found = classified_texts(text, classifier.tokenizer, classifier.labels, max_len, data)
+    report.add(found)
     start = time.perf_counter()
-    probabilities_NC = classifier.probabilities([texts.rows[index].tolist() for index in range(len(texts))])
+    probabilities_NC = texts_probabilities(classifier, texts)
     seconds = time.perf_counter() - start
     scores = score_classification(probabilities_NC, texts.classes, classifier.labels)
-    stem = name.replace("/", ".").strip(".")
+    # Of the training set, and of a part of it, the name says which files there are, not which of their examples.
+    stem = split if split == "train" or (split == "valid" and data.valid is None) else text.name
+    stem = stem.replace("/", ".").strip(".")
     path, picture = predictions or run / f"predictions.{stem}.tsv", run / f"confusion.{stem}.png"
-    said_N = probabilities_NC.argmax(axis=1)
-    lines = [
-        f"{classifier.labels[said]}\t{probabilities_NC[row, said]:.4f}\t{text.labels[row]}\t{text.texts[row]}\n"
-        for row, said in enumerate(said_N.tolist())
-    ]
-    atomic_write(path, "said\tprobability\tlabel\ttext\n" + "".join(lines))
+    atomic_write(path, "".join(_predictions(text, probabilities_NC, classifier.labels)))
     save_confusion(scores, picture)
-    return ClassEvaluation(name, scores, path, picture, seconds)
+    return ClassEvaluation(text.name, scores, path, picture, report, seconds)
+
+
+def _predictions(text: LabelledText, probabilities_NC: np.ndarray, labels: Sequence[str]) -> Iterator[str]:
+    """Lines of a TSV file that can itself be read as labelled texts."""
+    yield "said\tprobability\tlabel\ttext\n"
+    for said, sure, label, written in zip(
+        probabilities_NC.argmax(axis=1), probabilities_NC.max(axis=1), text.labels, text.texts, strict=True
+    ):
+        yield f"{labels[said]}\t{sure:.4f}\t{label}\t{' '.join(written.split())}\n"
 
 
 def _evaluate_translator(
@@ -273,6 +283,17 @@ def _text(recipe: Recipe, split: str) -> TextSource:
     return open_text(_data_name(recipe, split), data)
 
 
+def _labelled(recipe: Recipe, split: str) -> tuple[LabelledText, DataReport]:
+    """The texts that split means, with what was found in them."""
+    data = cast(LabelledDataConfig, recipe.data)
+    if split == "train" or (split == "valid" and data.valid is None and data.valid_share):
+        splits = load_labelled_splits(data)
+        text = splits.train if split == "train" else splits.valid
+        assert text is not None
+        return text, splits.report
+    return load_labelled(_data_name(recipe, split), data, training=False)
+
+
 def _data_name(recipe: Recipe, split: str) -> str:
     if split == "train":
         return recipe.data.train_names[0]
@@ -284,6 +305,6 @@ def _data_name(recipe: Recipe, split: str) -> str:
             f"the run's recipe names no {split} set",
             given=f"--split {split}",
             expected="valid, test, or the name or path of data of its kind",
-            mend="name one, for example --split multi30k/val or --split book.txt",
+            mend="name one, for example --split multi30k/val, --split book.txt or --split reviews.csv",
         )
     return name

@@ -86,6 +86,7 @@ def test_a_run_learns_and_leaves_a_folder_that_is_complete(trained):
     for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md", "recipe.yaml", "metrics.jsonl"):
         assert (out / name).stat().st_size > 0, name
     assert checkpoint.list_steps(out) == [100, 150]
+    assert "word frequency alone scores loss" in said and "word frequency: loss" in said
     assert "300 training pairs" in said and f"the model is in {out}" in said
     assert "tripel train numbers.yaml" in (out / "README.md").read_text(encoding="utf-8")
 

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import socket
+from collections import Counter
 
 import pytest
 import torch
@@ -80,6 +81,14 @@ def test_a_language_model_learns_and_leaves_a_folder_that_is_complete(trained):
         assert (out / name).stat().st_size > 0, name
     assert "training tokens" in said and "GPT: " in said and "for example" in said
     assert "tripel train sentences.yaml" in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_language_model_is_compared_with_character_frequency(trained, data):
+    counts, text = Counter((data / "train.txt").read_text()), (data / "valid.txt").read_text()
+    n_types = len(set(counts)) + 4  # and the special tokens, of which the end of the text occurs once
+    total = sum(counts.values()) + 1 + n_types
+    nats = sum(-math.log((counts[c] + 1) / total) for c in text[1:]) - math.log(2 / total)
+    assert f"word frequency alone scores loss {nats / len(text):.3f}" in trained[2]
 
 
 def test_the_metrics_of_a_language_model_have_the_promised_names(trained):

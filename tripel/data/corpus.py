@@ -118,9 +118,7 @@ def report_unknown(
         ("source", corpus.sources, tokenizers.source),
         ("target", corpus.targets, tokenizers.target),
     ):
-        findings = check_unknown(
-            text.name, rows, text.place, tokenizer.unk_id, config.max_unknown_share, side=side
-        )
+        findings = check_unknown(text.name, rows, text.place, tokenizer.unk_id, config.max_unknown_share, side=side)
         report.add(DataReport(findings))
     report.refuse()
 

@@ -100,10 +100,10 @@ def _jsonl(path: Path, text_column: str, label_column: str) -> Iterator[Example]
             _places(path, line.number, list(record), text_column, label_column)
             looked = True
         text, label = record.get(text_column), _spelled(record.get(label_column))
-        whole = isinstance(text, str) and label is not None and not _has_surrogates(text + label)
-        yield Example(
-            text if whole else "", label or "", line.number, line.problem or (None if whole else "bad record")
-        )
+        if not isinstance(text, str) or label is None or _has_surrogates(text + label):
+            yield Example("", "", line.number, line.problem or "bad record")
+        else:
+            yield Example(text, label, line.number, line.problem)
 
 
 def _written_lines(path: Path) -> Iterator[Line]:

@@ -148,7 +148,7 @@ def load_labelled_splits(config: LabelledDataConfig) -> LabelledSplits:
     and for labels in another set that the training set has not.
     """
     report = DataReport(unit="examples")
-    parts, seen = [], _Seen()
+    parts, seen = [], LabelsSeen()
     for name in config.train_names:
         part, findings = load_labelled(name, config, training=True, seen=seen)
         parts.append(part)
@@ -174,19 +174,23 @@ def load_labelled_splits(config: LabelledDataConfig) -> LabelledSplits:
     return LabelledSplits(train, valid, test, labels, report)
 
 
-class _Seen(dict[str, str]):
-    """The texts read so far (as _key spells them), each with its first label."""
+class LabelsSeen:
+    """The texts read so far, by a hash of what _key makes of them, each with its first label."""
+
+    def __init__(self) -> None:
+        self._labels: dict[int, str] = {}
 
     def repeat(self, key: str, label: str) -> str | None:
         """Which of _REPEATS a text is, if any; it is remembered."""
-        first = self.setdefault(key, label)
-        if first is label:
+        number = hash(key)
+        if number not in self._labels:
+            self._labels[number] = label
             return None
-        return "duplicate" if first == label else "conflicting labels"
+        return "duplicate" if self._labels[number] == label else "conflicting labels"
 
 
 def load_labelled(
-    name: str, config: LabelledDataConfig, *, training: bool, seen: _Seen | None = None
+    name: str, config: LabelledDataConfig, *, training: bool, seen: LabelsSeen | None = None
 ) -> tuple[LabelledText, DataReport]:
     """Read and check one set.
 
@@ -195,7 +199,7 @@ def load_labelled(
     check refuses it.
     """
     path = find_labelled(name)
-    tally, total, seen = Tally(name), 0, _Seen() if seen is None else seen
+    tally, total, seen = Tally(name), 0, LabelsSeen() if seen is None else seen
     text = LabelledText(name, [], [], [])
     for example in read_examples(path, config.text_column, config.label_column):
         total += 1

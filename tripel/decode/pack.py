@@ -20,11 +20,20 @@ from torch import Tensor, nn
 from tripel.decode.candidates import CHUNK
 from tripel.models.decoder import Decoder
 from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.nn.block import ACTIVATIONS, FeedForward
 from tripel.nn.embed import TokenEmbedding
 from tripel.nn.linear import map_sizes
 
 PACK_FROM = 1 << 17
 """Weights with fewer numbers stay plain: oneDNN's call costs more (15 us) than its kernel saves."""
+
+_FUSED: dict[str, tuple[str, str]] = {
+    "none": ("none", ""),
+    "relu": ("relu", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+}
+"""What oneDNN can apply to a product before writing it: its name and algorithm for it."""
 
 M = TypeVar("M", bound=nn.Module)
 Model = TypeVar("Model", EncoderDecoder, Decoder)
@@ -41,30 +50,39 @@ def pack(model: Model) -> Model:
         return model
     embedding_VD = tokens.weight.detach()
     with torch.inference_mode(False), torch.no_grad():
-        twin = _twin(model, _packed)
+        twin = twin_of(model, packed)
         head = PackedLinear(*_filled(model.head.matrix(embedding_VD).detach(), model.head.bias))
         twin.head = _PackedHead(head)  # type: ignore[assignment]
     return twin.eval()
 
 
 class PackedLinear(nn.Module):
-    """x W^T + b with the weight as the kernels want it: packed for several rows, transposed for one."""
+    """activation(x W^T + b) with the weight as the kernels want it: packed for several rows, transposed for one.
+
+    activation: one of ACTIVATIONS by name, applied by the product itself where that is possible; or none.
+    """
 
     sizes: tuple[int, ...]  # of the maps that it stands for, as FusedLinear has them
 
-    def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
+    def __init__(self, weight_ND: Tensor, bias_N: Tensor | None, activation: str = "none") -> None:
         super().__init__()
         self.weight_DN = weight_ND.detach().t().contiguous()
         self.weight = self.weight_DN.t()
         self.bias_N = torch.zeros(len(weight_ND), dtype=weight_ND.dtype) if bias_N is None else bias_N.detach()
-        self.packed = _reorder(weight_ND.detach()) if weight_ND.numel() >= PACK_FROM and packing_works() else None
+        self.activation = ACTIVATIONS.get(activation)
+        self.fused = _FUSED.get(activation, _FUSED["none"])
+        works = weight_ND.numel() >= PACK_FROM and packing_works(weight_ND.dtype, *self.fused)
+        self.packed = _reorder(weight_ND.detach()) if works else None
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.view(-1, x.shape[-1]) if x.is_contiguous() else x.reshape(-1, x.shape[-1])
+        done = self.fused[0] != "none"
         if self.packed is not None and len(rows) > 1:
-            y = torch.ops.mkldnn._linear_pointwise.default(rows, self.packed, self.bias_N, "none", [], "")
+            name, algorithm = self.fused
+            y = torch.ops.mkldnn._linear_pointwise.default(rows, self.packed, self.bias_N, name, [], algorithm)
         else:
-            y = torch.addmm(self.bias_N, rows, self.weight_DN)
+            y, done = torch.addmm(self.bias_N, rows, self.weight_DN), False
+        y = y if done or self.activation is None else self.activation(y)
         return y.view(*x.shape[:-1], -1)
 
 
@@ -80,14 +98,16 @@ class _PackedHead(nn.Module):
 
 
 @cache
-def packing_works() -> bool:
-    """Whether this PyTorch has the packing operators and they compute what F.linear computes."""
+def packing_works(dtype: torch.dtype = torch.float32, name: str = "none", algorithm: str = "") -> bool:
+    """Whether this PyTorch has the packing operators and, with this activation, they compute what F.linear computes."""
     try:
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(5, 64, generator=generator)
-        weight, bias = torch.randn(96, 64, generator=generator), torch.randn(96, generator=generator)
-        y = torch.ops.mkldnn._linear_pointwise.default(x, _reorder(weight), bias, "none", [], "")
-        return torch.allclose(y, F.linear(x, weight, bias), atol=1e-4)
+        x, weight, bias = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((5, 64), (96, 64), (96,)))
+        y = torch.ops.mkldnn._linear_pointwise.default(x, _reorder(weight), bias, name, [], algorithm)
+        expected = F.linear(x.float(), weight.float(), bias.float())
+        if name != "none":
+            expected = F.relu(expected) if name == "relu" else F.gelu(expected, approximate=algorithm)
+        return torch.allclose(y.float(), expected, atol=1e-4 if dtype == torch.float32 else 0.1, rtol=0.01)
     except Exception:  # a private operator may vanish or change in any way
         return False
 
@@ -96,21 +116,26 @@ def _reorder(weight_ND: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight_ND)
 
 
-def _twin(module: M, convert: Callable[[nn.Module], nn.Module | None]) -> M:
+def twin_of(module: M, convert: Callable[[nn.Module], nn.Module | None]) -> M:
     """A copy of a tree of modules that shares its parameters, with some modules converted."""
     twin = copy.copy(module)
     twin._modules = {
-        name: None if child is None else convert(child) or _twin(child, convert)
+        name: None if child is None else convert(child) or twin_of(child, convert)
         for name, child in module._modules.items()
     }
     return twin
 
 
-def _packed(module: nn.Module) -> nn.Module | None:
+def packed(module: nn.Module) -> nn.Module | None:
+    """What stands for a module in a packed twin; None for one that is copied, part by part."""
     if isinstance(module, nn.Linear):
-        packed = PackedLinear(module.weight, module.bias)
-        packed.sizes = map_sizes(module)
-        return packed
+        return _packed_linear(module)
+    if isinstance(module, FeedForward) and not module.gated:
+        twin = twin_of(module, packed)
+        name = next((name for name, activation in ACTIVATIONS.items() if activation is module.activation), "none")
+        if name != "none":
+            twin.inner, twin.activation = _packed_linear(module.inner, name), _nothing  # type: ignore[assignment]
+        return twin
     if _holds_weights_only(module):
         return module
     if isinstance(module, TokenEmbedding) and module.factor != 1.0:  # multiplied once, not at every step
@@ -118,6 +143,16 @@ def _packed(module: nn.Module) -> nn.Module | None:
         scaled.weight = nn.Parameter(module.weight * module.factor, requires_grad=False)
         return scaled
     return None
+
+
+def _packed_linear(linear: nn.Linear, activation: str = "none") -> PackedLinear:
+    packed = PackedLinear(linear.weight, linear.bias, activation)
+    packed.sizes = map_sizes(linear)
+    return packed
+
+
+def _nothing(x: Tensor) -> Tensor:
+    return x
 
 
 def _holds_weights_only(module: nn.Module) -> bool:

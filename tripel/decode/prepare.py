@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tripel.decode.native import native_decoder, native_model
+from tripel.decode.native import native_decoder, native_encoder, native_model
 from tripel.decode.pack import pack
+from tripel.decode.pack_encoder import pack_encoder
 from tripel.decode.session import Completing, Translating
 from tripel.errors import DeviceError
 from tripel.models.decoder import Decoder
+from tripel.models.encoder import Encoder
 from tripel.models.encoder_decoder import EncoderDecoder
 
 Engine = Literal["auto", "native", "torch", "plain"]
@@ -56,9 +58,24 @@ def prepare_decoder(model: Decoder, engine: Engine = "auto", precision: Precisio
     return native if native is not None else pack(model)
 
 
+def prepare_encoder(model: Encoder, engine: Engine = "auto", precision: Precision = "float32") -> Encoder:
+    """An encoder whose features are the model's, sooner, for weights that stay as they are now.
+
+    engine: as for prepare; only models of attention mixers have a compiled encoder. precision: of the products; int8 needs
+    the compiled encoder and rounds weights and inputs to 8 bits. Hidden states are float32. Raises DeviceError when
+    `native`, or int8, is asked for and cannot be had.
+    """
+    if engine == "plain":
+        return model
+    native = native_encoder(model, precision) if engine in ("auto", "native") else None
+    if native is None and (engine == "native" or precision == "int8"):
+        raise _no_native(f"{model.config.mixer.kind} mixers on {model.tokens.weight.device}, precision {precision}")
+    return native if native is not None else pack_encoder(model, half=precision == "bfloat16")
+
+
 def _no_native(given: str) -> DeviceError:
     return DeviceError(
-        "the native decoder cannot be used here",
+        "native code cannot be used here",
         given=given,
         expected="attention mixers, on the CPU, a C++ compiler (c++, g++ or clang++) and a cache folder to write to",
         mend="install a compiler, or choose the engine torch",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
-import torch
 
 from tripel.data.batch import Batch
 from tripel.data.checks import DataReport, Finding
@@ -13,6 +13,7 @@ from tripel.data.corpus import encode_texts
 from tripel.data.labelled import LabelledDataConfig, LabelledText, load_labelled_splits, report_unknown_texts
 from tripel.data.loader import Loader
 from tripel.data.steps import StepLoader
+from tripel.errors import DataError
 from tripel.jobs.job import Job
 from tripel.models.build import Model
 from tripel.models.encoder import Encoder
@@ -30,7 +31,7 @@ from tripel.text.tokenizer import Tokenizer
 from tripel.training import parallel
 from tripel.training.log import RunLog
 
-_SHOWN_CHARACTERS = 80
+_SHOWN_CHARACTERS = 70
 
 
 class ClassificationJob(Job):
@@ -95,17 +96,8 @@ class ClassificationJob(Job):
         """Loss, accuracy and macro-F1; a text with what the model says of it is shown on log."""
         assert self.valid_texts is not None and self.splits.valid is not None
         classifier = Classifier(cast(Encoder, model), self.tokenizer)
-        with torch.inference_mode():
-            probabilities_NC = classifier.probabilities(
-                [self.valid_texts.rows[index].tolist() for index in range(len(self.valid_texts))]
-            )
-        texts = self.splits.valid
-        shown = min(range(len(texts)), key=lambda i: abs(len(texts.texts[i]) - 60))
-        said = int(probabilities_NC[shown].argmax())
-        text = texts.texts[shown]
-        text = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}\u2026"
-        label, sure = self.splits.labels[said], probabilities_NC[shown, said]
-        log.sample(text, f"{label} ({sure:.0%}; it is {texts.labels[shown]})")
+        probabilities_NC = texts_probabilities(classifier, self.valid_texts)
+        log.sample(*_example(self.splits.valid, probabilities_NC, self.splits.labels))
         return score_classification(probabilities_NC, self.valid_texts.classes, self.splits.labels).metrics()
 
     def _encoded(self, text: LabelledText) -> ClassifiedTexts:
@@ -115,17 +107,41 @@ class ClassificationJob(Job):
 
 
 def classified_texts(
-    text: LabelledText, tokenizer: Tokenizer, labels: tuple[str, ...], max_len: int, config: LabelledDataConfig
+    text: LabelledText, tokenizer: Tokenizer, labels: Sequence[str], max_len: int, config: LabelledDataConfig
 ) -> tuple[ClassifiedTexts, DataReport]:
-    """A set's ids and classes, cut to the model's positions, and what is to be reported of them. Raises DataError for a
-    text of mostly unknown tokens."""
+    """A set's ids and classes, cut to max_len tokens with begin and end, and what is to be reported of them.
+
+    Raises DataError for a set of mostly unknown tokens, and where not a token fits.
+    """
+    if max_len < 3:
+        raise DataError(
+            "there is no room for a text between the begin and end tokens",
+            given=f"model.max_len {max_len}",
+            expected="3 or more",
+            mend="raise model.max_len",
+        )
     report = DataReport(unit="examples")
     rows = encode_texts(text.texts, text.fingerprint, tokenizer)
-    report_unknown_texts(report, text, int((rows.ids == tokenizer.unk_id).sum()), len(rows.ids), config)
-    first = next((i for i, length in enumerate(rows.lengths.tolist()) if length > max_len - 2), None)
-    rows, n_cut = shortened(rows, max_len - 2)
-    if n_cut and first is not None:
-        kind = f"longer than {max_len} tokens: its end is not read"
-        report.findings.append(Finding(text.name, kind, n_cut, len(text), "kept", (text.places[first],)))
+    report_unknown_texts(report, text, rows, tokenizer.unk_id, config)
+    rows, cut = shortened(rows, max_len - 2)
+    if len(cut):
+        kind = f"longer than {max_len} tokens: their ends are not read"
+        places = tuple(text.places[index] for index in cut[:3])
+        report.findings.append(Finding(text.name, kind, len(cut), len(text), "kept", places))
     number = {label: index for index, label in enumerate(labels)}
     return ClassifiedTexts(rows, np.array([number[label] for label in text.labels], np.int64)), report
+
+
+def texts_probabilities(classifier: Classifier, texts: ClassifiedTexts) -> np.ndarray:
+    """The probability of every class for every text, float64 [texts, C]."""
+    return classifier.probabilities([texts.rows[index].tolist() for index in range(len(texts))])
+
+
+def _example(texts: LabelledText, probabilities_NC: np.ndarray, labels: Sequence[str]) -> tuple[str, str]:
+    """The text whose length is nearest to a line's, and what the model says of it."""
+    index = min(range(len(texts)), key=lambda i: abs(len(texts.texts[i]) - _SHOWN_CHARACTERS))
+    said = int(probabilities_NC[index].argmax())
+    text = texts.texts[index]
+    text = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+    truth = "right" if labels[said] == texts.labels[index] else f"it is {texts.labels[index]}"
+    return " ".join(text.split()), f"{labels[said]} ({probabilities_NC[index, said]:.0%}; {truth})"

@@ -65,3 +65,9 @@ class Classifier(Embedder):
                 logits_BC = self.model.logits(self.model.pooled(h_BTD, valid_BT)).double()
                 found[chosen] = logits_BC.softmax(-1).cpu().numpy()
         return found
+
+    @property
+    def _room(self) -> int:
+        """As many tokens as in training, also where the model has no table of positions that would end: what lies beyond is
+        not what its score was measured on."""
+        return self.model.config.max_len - 2

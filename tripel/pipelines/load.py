@@ -10,6 +10,7 @@ import yaml
 
 from tripel.checkpoint import LoadedRun, load_run
 from tripel.decode.complete import CompletionConfig
+from tripel.decode.prepare import prepare_encoder
 from tripel.decode.search import DecodeConfig, SearchConfig
 from tripel.errors import CheckpointError, InputError
 from tripel.models.decoder import Decoder
@@ -42,7 +43,7 @@ def load(run: str | Path, *, device: str = "cpu") -> Translator | Completer | Em
     loaded = load_run(run)
     model = loaded.model.to(torch.device(device))
     if isinstance(model, Encoder):
-        return _OF_HEAD[model.config.head](model, loaded.tokenizers.target)
+        return _OF_HEAD[model.config.head](prepare_encoder(model), loaded.tokenizers.target)
     if isinstance(model, Decoder):
         return Completer(model, loaded.tokenizers.target, _decode(run, loaded, CompletionConfig))
     return Translator(model, loaded.tokenizers, _decode(run, loaded, DecodeConfig))

@@ -53,12 +53,14 @@ class ClassifiedTexts:
         return self.source_lengths
 
 
-def shortened(rows: IdRows, most: int) -> tuple[IdRows, int]:
-    """Rows of at most so many ids, their ends cut off, and how many were cut."""
-    n_long = int((rows.lengths > most).sum())
-    if not n_long:
-        return rows, 0
-    return IdRows.from_lists([rows[index][:most].tolist() for index in range(len(rows))]), n_long
+def shortened(rows: IdRows, most: int) -> tuple[IdRows, np.ndarray]:
+    """Rows of at most so many ids, their ends cut off, and the indices of those that were cut."""
+    cut = np.flatnonzero(rows.lengths > most)
+    if not len(cut):
+        return rows, cut
+    place_in_row = np.arange(len(rows.ids)) - np.repeat(rows.offsets[:-1], rows.lengths)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(rows.lengths, most))])
+    return IdRows(rows.ids[place_in_row < most], offsets), cut
 
 
 def collate_classified(corpus: ClassifiedTexts, rows: Sequence[int] | np.ndarray, vocabulary: Vocabulary) -> Batch:

@@ -1,7 +1,16 @@
-"""The decoders in C++, compiled on the user's machine: an option that everything works without."""
+"""Decoders and the encoder in C++, compiled on the user's machine: an option that everything works without."""
 
 from tripel.decode.native.build import library
 from tripel.decode.native.decoder import NativeDecoder, native_decoder
+from tripel.decode.native.encoder import NativeEncoder, native_encoder
 from tripel.decode.native.model import NativeModel, native_model
 
-__all__ = ["NativeDecoder", "NativeModel", "library", "native_decoder", "native_model"]
+__all__ = [
+    "NativeDecoder",
+    "NativeEncoder",
+    "NativeModel",
+    "library",
+    "native_decoder",
+    "native_encoder",
+    "native_model",
+]

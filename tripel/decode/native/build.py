@@ -18,11 +18,13 @@ from tripel.files import cache_folder
 SWITCH = "TRIPEL_NATIVE"
 """Environment variable: 0 decodes without native code."""
 
-Name = Literal["translator", "decoder"]
+Name = Literal["translator", "decoder", "encoder"]
 
+_STACK = ("attention.h", "kernels.h", "maps.h", "model.h", "pass.h", "pool.h")
 _SOURCES: dict[Name, tuple[str, ...]] = {
     "translator": ("translator.cpp", "kernels.h"),
-    "decoder": ("decoder.cpp", "attention.h", "kernels.h", "maps.h", "pass.h", "pool.h"),
+    "decoder": ("decoder.cpp", *_STACK),
+    "encoder": ("encoder.cpp", *_STACK),
 }
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-pthread", "-shared", "-fPIC")
 _SECONDS = 120
@@ -32,7 +34,7 @@ _SECONDS = 120
 def library(name: Name = "translator") -> ctypes.CDLL | None:
     """A compiled decoder, from the user's cache or compiled now (some seconds); None where that is not possible.
 
-    translator: of an attention encoder-decoder; decoder: of a decoder-only attention model.
+    translator: of an attention encoder-decoder; decoder, encoder: of an attention model that is nothing else.
     """
     if os.environ.get(SWITCH, "1") == "0":
         return None
@@ -83,6 +85,13 @@ def _compile(compiler: str, source: str, path: Path) -> None:
 
 _POINTER, _NUMBER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _Signatures = dict[str, tuple[type | None, list[type]]]
+_GIVING: _Signatures = {
+    "tripel_stack_model": (_POINTER, [_POINTER, _POINTER]),
+    "tripel_stack_free_model": (None, [_POINTER]),
+    "tripel_stack_map": (None, [_POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _FLOAT]),
+    "tripel_stack_vector": (None, [_POINTER, _POINTER, _NUMBER]),
+    "tripel_stack_ready": (None, [_POINTER]),
+}
 _SIGNATURES: dict[Name, _Signatures] = {
     "translator": {
         "tripel_panel": (_NUMBER, []),
@@ -95,12 +104,8 @@ _SIGNATURES: dict[Name, _Signatures] = {
         "tripel_step": (None, [_POINTER, _POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _POINTER, _POINTER]),
     },
     "decoder": {
+        **_GIVING,
         "tripel_decoder_columns": (_NUMBER, [_POINTER]),
-        "tripel_decoder_model": (_POINTER, [_POINTER, _POINTER]),
-        "tripel_decoder_free_model": (None, [_POINTER]),
-        "tripel_decoder_map": (None, [_POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _FLOAT]),
-        "tripel_decoder_vector": (None, [_POINTER, _POINTER, _NUMBER]),
-        "tripel_decoder_ready": (None, [_POINTER]),
         "tripel_decoder_start": (_POINTER, [_POINTER]),
         "tripel_decoder_free_state": (None, [_POINTER]),
         "tripel_decoder_add": (None, [_POINTER, _NUMBER, _NUMBER]),
@@ -110,6 +115,12 @@ _SIGNATURES: dict[Name, _Signatures] = {
             None,
             [_POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _POINTER, _NUMBER, _POINTER, _POINTER, _POINTER],
         ),
+    },
+    "encoder": {
+        **_GIVING,
+        "tripel_encoder_start": (_POINTER, [_POINTER]),
+        "tripel_encoder_free_state": (None, [_POINTER]),
+        "tripel_encoder_read": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _NUMBER, _POINTER]),
     },
 }
 

@@ -4,61 +4,8 @@
 
 extern "C" {
 
-Model* tripel_decoder_model(const int64_t* numbers, const double* reals) {
-    Model* model = new Model{};
-    std::memcpy(&model->shape, numbers, sizeof(Shape));
-    model->eps = static_cast<float>(reals[0]);
-    model->qk_eps = static_cast<float>(reals[1]);
-    model->rotary_base = reals[2];
-    return model;
-}
-
 // Columns of the logits: the vocabulary, filled up.
 int64_t tripel_decoder_columns(const Model* model) { return model->columns(); }
-
-void tripel_decoder_free_model(Model* model) { delete model; }
-
-// The next map of the model: weight [n_columns][depth], bias [n_columns] or null; columns filled up get the bias `fill`.
-void tripel_decoder_map(Model* model, const float* weight, const float* bias, int64_t n_columns, int64_t depth, float fill) {
-    const Precision precision = static_cast<Precision>(model->shape.precision);
-    model->maps.push_back(pack(weight, bias, n_columns, depth, precision, fill, model->arena));
-}
-
-// The next vector or table, n numbers; null for one that the model has not.
-void tripel_decoder_vector(Model* model, const float* numbers, int64_t n) {
-    float* copy = numbers == nullptr ? nullptr : model->arena.take<float>(n);
-    if (copy != nullptr) std::memcpy(copy, numbers, n * sizeof(float));
-    model->vectors.push_back(copy);
-}
-
-// All maps and vectors have been given, in the order of tripel/decode/native/decoder.py.
-void tripel_decoder_ready(Model* model) {
-    const Map* map = model->maps.data();
-    const float* const* vector = model->vectors.data();
-    auto norm = [&](float eps) {
-        const float* gain = *vector++;
-        return Norm{gain, *vector++, eps};
-    };
-    model->tokens = *vector++;
-    model->positions = *vector++;
-    for (int64_t i = 0; i < model->shape.n_layers; i++) {
-        Layer layer{};
-        layer.qkv = *map++;
-        layer.output = *map++;
-        layer.query_norm = norm(model->qk_eps);
-        layer.key_norm = norm(model->qk_eps);
-        layer.norm = norm(model->eps);
-        layer.outer_norm = norm(model->eps);
-        if (model->shape.d_ff > 0) {
-            if (model->shape.activation == SWIGLU) layer.gate = *map++;
-            layer.inner = *map++;
-            layer.outer = *map++;
-        }
-        model->layers.push_back(layer);
-    }
-    model->final_norm = norm(model->eps);
-    model->head = *map++;
-}
 
 State* tripel_decoder_start(const Model* model) {
     State* state = new State{};
@@ -109,7 +56,7 @@ void tripel_decoder_read(State* state, const int64_t* ids, const int64_t* counts
     Pass pass{model, *state, pool, pool == nullptr ? 1 : static_cast<int>(threads), {}, {}};
     std::vector<Token> all;
     for (int64_t row = 0; row < static_cast<int64_t>(state->pasts.size()); row++)
-        for (int64_t t = 0; t < counts[row]; t++) all.push_back({*ids++, row, state->pasts[row].length++});
+        for (int64_t t = 0; t < counts[row]; t++) all.push_back({*ids++, row, state->pasts[row].length++, 0});
     state->last.clear();
     for (size_t begin = 0; begin < all.size(); begin += PASS) {
         const size_t end = std::min(all.size(), begin + PASS);

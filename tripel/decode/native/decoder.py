@@ -9,25 +9,21 @@ import weakref
 from array import array
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tripel.decode.candidates import Candidates, Logits, Wish
 from tripel.decode.native.arrays import address, found
 from tripel.decode.native.build import library
+from tripel.decode.native.stack import StackWriter, described
 from tripel.decode.session import Ids
 from tripel.models.decoder import Decoder
-from tripel.nn import AttentionConfig
-from tripel.nn.exact import RMSNorm
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
 _PRECISIONS = {"float32": 0, "bfloat16": 1, "int8": 2}
-_WIRINGS = {"post": 0, "pre": 1, "none": 2}
-_ACTIVATIONS = {"relu": 1, "gelu": 2, "silu": 3, "gelu_tanh": 4, "relu_squared": 5, "swiglu": 6}
-
 # Between random weights in one precision and the model's own logits, as a share of the largest logit: an alarm for a
 # library that computes something else, not a bound on rounding.
 _TOLERANCES = {"float32": 1e-2, "bfloat16": 0.3, "int8": 0.3}
@@ -109,20 +105,23 @@ class NativeDecoder:
         self.config, self.vocabulary, self.native, self.precision = model.config, model.vocabulary, native, precision
         self.unbounded = model.unbounded
         self.pad_id = _never_said(model)
-        config, mixer = model.config, model.config.mixer
-        assert isinstance(mixer, AttentionConfig)
-        numbers = array("q", [
-            config.d_model, config.d_ff, config.n_layers, mixer.n_heads, mixer.n_kv_heads or mixer.n_heads,
-            mixer.window or 0, mixer.rotary, _WIRINGS[config.wiring], _ACTIVATIONS[config.activation],
-            _PRECISIONS[precision],
-        ])  # fmt: skip
-        first: Any = model.decoder.blocks[0].mixer
-        reals = array("d", [config.norm_eps, first.query_norm.eps if mixer.qk_norm else 0.0, mixer.rotary_base])
-        self.handle = native.tripel_decoder_model(address(numbers), address(reals))
-        weakref.finalize(self, native.tripel_decoder_free_model, self.handle)
+        mixer, first = model.config.mixer, model.decoder.blocks[0].mixer
+        numbers, reals = described(model.config, mixer, first, _PRECISIONS[precision], causal=True)
+        self.handle = native.tripel_stack_model(address(numbers), address(reals))
+        weakref.finalize(self, native.tripel_stack_free_model, self.handle)
         with torch.inference_mode(False), torch.no_grad():
-            _Writer(native, self.handle).write(model)
+            self._write(StackWriter(native, self.handle), model)
         self.n_columns = int(native.tripel_decoder_columns(self.handle))
+
+    def _write(self, writer: StackWriter, model: Decoder) -> None:
+        writer.embedding(model.tokens, model.embedding.positions)
+        writer.stack(model.decoder)
+        weight_VD, bias_V = model.head_parameters()
+        if self.pad_id is not None:
+            bias_V = weight_VD.new_zeros(len(weight_VD)) if bias_V is None else bias_V.clone()
+            bias_V[self.pad_id] = -math.inf
+        writer.map(weight_VD, bias_V, fill=-math.inf)  # nor are the columns filled up ever said
+        writer.ready()
 
     @staticmethod
     def supports(model: nn.Module) -> bool:
@@ -141,63 +140,6 @@ class NativeDecoder:
         logits = session.add(prompts)
         assert isinstance(logits, Logits)
         return session, logits
-
-
-class _Writer:
-    """Gives a model's weights to the library, in the order in which tripel_decoder_ready takes them."""
-
-    def __init__(self, native: ctypes.CDLL, handle: int) -> None:
-        self.native, self.handle = native, handle
-
-    def write(self, model: Decoder) -> None:
-        self._vector(model.tokens.weight * model.tokens.factor)
-        positions = model.embedding.positions
-        self._vector(None if positions.kind == "none" else positions.weight)
-        for block in model.decoder.blocks:
-            self._block(block)
-        self._norm(model.decoder.final_norm)
-        weight_VD, bias_V = model.head_parameters()
-        pad_id = _never_said(model)
-        if pad_id is not None:
-            bias_V = weight_VD.new_zeros(len(weight_VD)) if bias_V is None else bias_V.clone()
-            bias_V[pad_id] = -math.inf
-        self._map(weight_VD, bias_V, fill=-math.inf)  # nor are the columns filled up
-        self.native.tripel_decoder_ready(self.handle)
-
-    def _block(self, block: Any) -> None:
-        for linear in (block.mixer.query_key_value, block.mixer.output):
-            self._map(linear.weight, linear.bias)
-        for norm in (block.mixer.query_norm, block.mixer.key_norm, block.mixer_wiring.norm):
-            self._norm(norm)
-        feed_forward = block.feed_forward
-        self._norm(None if feed_forward is None else block.feed_forward_wiring.norm)
-        if feed_forward is None:
-            return
-        inner = feed_forward.inner
-        n_parts = 2 if feed_forward.gated else 1
-        biases = [None] * n_parts if inner.bias is None else inner.bias.chunk(n_parts)
-        for weight, bias in zip(inner.weight.chunk(n_parts), biases, strict=True):
-            self._map(weight, bias)
-        self._map(feed_forward.outer.weight, feed_forward.outer.bias)
-
-    def _map(self, weight_ND: Tensor, bias_N: Tensor | None, fill: float = 0.0) -> None:
-        weight_ND = weight_ND.float().contiguous()
-        bias_N = None if bias_N is None else bias_N.float().contiguous()
-        bias = None if bias_N is None else bias_N.data_ptr()
-        self.native.tripel_decoder_map(self.handle, weight_ND.data_ptr(), bias, *weight_ND.shape, fill)
-
-    def _norm(self, norm: nn.Module | None) -> None:
-        if not isinstance(norm, (nn.LayerNorm, RMSNorm)):
-            norm = None
-        self._vector(None if norm is None else norm.weight)
-        self._vector(norm.bias if isinstance(norm, nn.LayerNorm) else None)
-
-    def _vector(self, numbers: Tensor | None) -> None:
-        if numbers is None:
-            self.native.tripel_decoder_vector(self.handle, None, 0)
-        else:
-            numbers = numbers.float().contiguous()
-            self.native.tripel_decoder_vector(self.handle, numbers.data_ptr(), numbers.numel())
 
 
 def native_decoder(model: Decoder, precision: Precision = "float32") -> NativeDecoder | None:

@@ -231,16 +231,27 @@ inline void linear(const float* input, int64_t rows, const Linear& map, int64_t 
     });
 }
 
+// The sum of term(x[i]), of numbers and of vectors alike. Written out, for compilers do not see a vector in a reduction
+// that has been inlined into a closure.
+template <class Term>
+inline float summed(const float* x, int64_t n, Term&& term) {
+    Vec sums{}, more{};  // two, so that one addition need not wait for the other
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        sums += term(load(x + i));
+        more += term(load(x + i + LANES));
+    }
+    float sum = total(sums + more);
+    for (; i < n; i++) sum += term(x[i]);
+    return sum;
+}
+
 // Layer normalisation (Ba et al. 2016) of each row, from x to y (which may be x).
 inline void normalise(const float* x, float* y, int64_t rows, int64_t d, const float* gain, const float* bias, float eps) {
     for (int64_t row = 0; row < rows; row++, x += d, y += d) {
-        float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < d; i++) sum += x[i];
-        float mean = sum / d;
-#pragma omp simd reduction(+ : squares)
-        for (int64_t i = 0; i < d; i++) squares += (x[i] - mean) * (x[i] - mean);
-        float scale = 1.0f / std::sqrt(squares / d + eps);
+        const float mean = summed(x, d, [](auto v) { return v; }) / d;
+        const float squares = summed(x, d, [mean](auto v) { return (v - mean) * (v - mean); });
+        const float scale = 1.0f / std::sqrt(squares / d + eps);
 #pragma omp simd
         for (int64_t i = 0; i < d; i++) y[i] = (x[i] - mean) * scale * gain[i] + bias[i];
     }

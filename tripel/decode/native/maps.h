@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-enum Precision { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+enum Precision { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT8_ROWS = 3 };
 
 // A weight in 8 bits is u - 128 times a scale of its own for every BLOCK numbers of a column, as in llama.cpp's q8_0. The
 // scale is a bfloat16 that the numbers were divided by, so that its rounding costs nothing.
@@ -21,6 +21,10 @@ constexpr int GROUP = 1;  // inputs stay float32
 #endif
 constexpr int64_t BLOCK_BYTES = PANEL * (BLOCK + 2);
 constexpr int ROWS8 = ROWS / 2;  // rows of a tile that keeps two sums for every number
+
+// INT8_ROWS has one scale for a whole column and one for a whole row of the input: less exact, and as fast as numbers of
+// 8 bits are multiplied. [columns / PANEL]{[depth / GROUP][PANEL][GROUP] of u, [PANEL] scales in float32}
+constexpr int64_t SCALES_BYTES = PANEL * sizeof(float);
 
 // Memory in large pages, where the system has them: a weight that is read from end to end then needs few translations.
 class Arena {
@@ -66,6 +70,7 @@ struct Map {
     const float* bias;
     int64_t panel_bytes() const {
         if (precision == INT8) return stride / BLOCK * BLOCK_BYTES;
+        if (precision == INT8_ROWS) return stride * PANEL + SCALES_BYTES;
         return stride * PANEL * (precision == FLOAT32 ? 4 : 2);
     }
 };
@@ -120,10 +125,37 @@ inline void pack_panel(const float* weight, int64_t n_real, int64_t depth, int64
         }
 }
 
+inline float greatest_size(const float* x, int64_t n) {
+    Vec best{};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const Vec v = load(x + i), size = v < 0.0f ? -v : v;
+        best = size > best ? size : best;
+    }
+    float most = 0;
+    for (int v = 0; v < LANES; v++) most = std::max(most, best[v]);
+    for (; i < n; i++) most = std::max(most, std::fabs(x[i]));
+    return most;
+}
+
+inline void pack_rows_panel(const float* weight, int64_t n_real, int64_t depth, int64_t stride, char* panel) {
+    uint8_t* to = reinterpret_cast<uint8_t*>(panel);
+    float* scales = reinterpret_cast<float*>(panel + stride * PANEL);
+    std::memset(to, 128, stride * PANEL);
+    for (int64_t column = 0; column < n_real; column++) {
+        const float* from = weight + column * depth;
+        const float most = greatest_size(from, depth), inverse = most > 0 ? 127.0f / most : 0.0f;
+        for (int64_t k = 0; k < depth; k++)
+            to[(k / GROUP * PANEL + column) * GROUP + k % GROUP] =
+                static_cast<uint8_t>(static_cast<int>(std::nearbyint(from[k] * inverse)) + 128);
+        scales[column] = most / 127.0f;
+    }
+}
+
 // weight: [n_columns][depth]; bias: [n_columns] or nullptr; `fill` is the bias of the columns filled up.
 inline Map pack(const float* weight, const float* bias, int64_t n_columns, int64_t depth, Precision precision, float fill,
                 Arena& arena) {
-    const int64_t unit = precision == INT8 ? BLOCK : precision == BFLOAT16 ? PAIR : 1;
+    const int64_t unit = precision == INT8 || precision == INT8_ROWS ? BLOCK : precision == BFLOAT16 ? PAIR : 1;
     Map map{precision, n_columns, (n_columns + PANEL - 1) / PANEL, depth, (depth + unit - 1) / unit * unit, nullptr, nullptr};
     char* to = arena.take<char>(map.panels * map.panel_bytes());
     float* all = arena.take<float>(map.panels * PANEL);
@@ -134,7 +166,8 @@ inline Map pack(const float* weight, const float* bias, int64_t n_columns, int64
         char* panel = to + p * map.panel_bytes();
         if (precision == FLOAT32) pack_panel<float>(from, n_real, depth, BLOCK * PANEL * 4, panel);
         else if (precision == BFLOAT16) pack_panel<uint16_t>(from, n_real, depth, BLOCK * PANEL * 2, panel);
-        else pack_panel<uint8_t>(from, n_real, depth, BLOCK_BYTES, panel);
+        else if (precision == INT8) pack_panel<uint8_t>(from, n_real, depth, BLOCK_BYTES, panel);
+        else pack_rows_panel(from, n_real, depth, map.stride, panel);
     }
     for (int64_t n = 0; n < map.panels * PANEL; n++) all[n] = n >= n_columns ? fill : bias == nullptr ? 0.0f : bias[n];
     map.weight = to;
@@ -147,13 +180,13 @@ struct Input {
     const float* x = nullptr;
     std::vector<uint32_t> halves;  // [rows][stride / 2]
     std::vector<int8_t> bytes;     // [rows][stride]
-    std::vector<float> scales;     // [rows][stride / BLOCK]
-    std::vector<int32_t> offsets;  // the same: -128 times the sum of a block, for the 128 added to weights
+    std::vector<float> scales;     // [rows][stride / BLOCK], of INT8_ROWS [rows]
+    std::vector<int32_t> offsets;  // the same: -128 times the sum of what has one scale, for the 128 added to weights
 
     void make_room(int64_t rows, const Map& map) {
         const int64_t blocks = map.stride / BLOCK;
         if (map.precision == BFLOAT16 && PAIR > 1) halves.resize(std::max<size_t>(halves.size(), rows * map.stride / 2));
-        if (map.precision != INT8 || GROUP == 1) return;
+        if (map.precision < INT8 || GROUP == 1) return;
         bytes.resize(std::max<size_t>(bytes.size(), rows * map.stride));
         scales.resize(std::max<size_t>(scales.size(), rows * blocks));
         offsets.resize(std::max<size_t>(offsets.size(), rows * blocks));
@@ -168,6 +201,10 @@ struct Input {
         } else if (map.precision == INT8 && GROUP > 1) {
             for (int64_t k = 0; k < map.stride; k += BLOCK)
                 round_block(from + k, std::min<int64_t>(BLOCK, map.depth - k), row * map.stride + k);
+        } else if (map.precision == INT8_ROWS && GROUP > 1) {
+            const float most = greatest_size(from, map.depth);
+            scales[row] = most / 127.0f;
+            offsets[row] = -128 * round_to(from, map.depth, most, map.stride, bytes.data() + row * map.stride);
         }
     }
 
@@ -178,16 +215,28 @@ private:
         for (int k = 0; k < BLOCK; k++) greatest = std::fabs(part[k]) > greatest ? std::fabs(part[k]) : greatest;
         const float inverse = greatest > 0 ? 127.0f / greatest : 0.0f;
         int32_t sum = 0;
-        for (int k = 0; k < BLOCK; k++) {
-            // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
-            const float shifted = part[k] * inverse + 12582912.0f;
-            int32_t bits;
-            std::memcpy(&bits, &shifted, 4);
-            bytes[at + k] = static_cast<int8_t>(bits);
-            sum += static_cast<int8_t>(bits);
-        }
+        for (int k = 0; k < BLOCK; k++) sum += bytes[at + k] = nearest(part[k] * inverse);
         scales[at / BLOCK] = greatest / 127.0f;
         offsets[at / BLOCK] = -128 * sum;
+    }
+
+    // n numbers, none larger than `most`, to 8 bits each, and zeros up to `stride`; returns their sum.
+    static int32_t round_to(const float* from, int64_t n, float most, int64_t stride, int8_t* to) {
+        const float inverse = most > 0 ? 127.0f / most : 0.0f;
+        int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t k = 0; k < n; k++) sum += to[k] = nearest(from[k] * inverse);
+        std::memset(to + n, 0, stride - n);
+        return sum;
+    }
+
+    static constexpr float NEAREST = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+
+    static int8_t nearest(float x) {
+        const float shifted = x + NEAREST;
+        int32_t bits;
+        std::memcpy(&bits, &shifted, 4);
+        return static_cast<int8_t>(bits);
     }
 };
 
@@ -228,10 +277,14 @@ inline void tile8(const Input& input, int64_t row, const Map& map, const char* w
         for (int v = 0; v < VECTORS; v++) store(out + m * PANEL + v * LANES, sums[m][v]);
 }
 #else
+inline Vec load_bytes(const uint8_t* p) {
+    typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
+    return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Vec) - 128.0f;
+}
+
 // The same where nothing multiplies numbers of 8 bits faster than float32.
 template <int M>
 inline void tile8(const Input& input, int64_t row, const Map& map, const char* weight, const float* bias, float* out) {
-    typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
     Vec sums[M][VECTORS];
     for (int m = 0; m < M; m++)
         for (int v = 0; v < VECTORS; v++) sums[m][v] = load(bias + v * LANES);
@@ -241,10 +294,7 @@ inline void tile8(const Input& input, int64_t row, const Map& map, const char* w
         Vec part[M][VECTORS] = {};
         for (int64_t k = 0; k < n; k++) {
             Vec w[VECTORS];
-            for (int v = 0; v < VECTORS; v++) {
-                const Bytes bytes = *reinterpret_cast<const Bytes*>(block + k * PANEL + v * LANES);
-                w[v] = __builtin_convertvector(bytes, Vec) - 128.0f;
-            }
+            for (int v = 0; v < VECTORS; v++) w[v] = load_bytes(block + k * PANEL + v * LANES);
             for (int m = 0; m < M; m++)
                 for (int v = 0; v < VECTORS; v++) part[m][v] += w[v] * input.x[(row + m) * map.depth + first + k];
         }
@@ -256,10 +306,55 @@ inline void tile8(const Input& input, int64_t row, const Map& map, const char* w
 }
 #endif
 
+#if defined(__AVX512VNNI__) && defined(__AVX512F__)
+// The same with one scale for each row and column: exact sums of all products in 32 bits.
+template <int M>
+inline void tile_rows(const Input& input, int64_t row, const Map& map, const char* panel, const float* bias, float* out) {
+    IntVec sums[M][VECTORS];  // as __m512i, GCC 12 keeps them in memory
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < VECTORS; v++) sums[m][v] = IntVec{} + input.offsets[row + m];
+    const int8_t* x = input.bytes.data() + row * map.stride;
+    const uint8_t* weight = reinterpret_cast<const uint8_t*>(panel);
+    for (int64_t k = 0; k < map.stride; k += GROUP, weight += PANEL * GROUP) {
+        __m512i w[VECTORS];
+        for (int v = 0; v < VECTORS; v++) w[v] = _mm512_loadu_si512(weight + v * LANES * GROUP);
+        for (int m = 0; m < M; m++) {
+            int four;
+            std::memcpy(&four, x + m * map.stride + k, 4);
+            const __m512i same = _mm512_set1_epi32(four);
+            for (int v = 0; v < VECTORS; v++) sums[m][v] = (IntVec)_mm512_dpbusd_epi32((__m512i)sums[m][v], w[v], same);
+        }
+    }
+    const float* scales = reinterpret_cast<const float*>(panel + map.stride * PANEL);
+    for (int v = 0; v < VECTORS; v++)
+        for (int m = 0; m < M; m++) {
+            const Vec sum = (Vec)_mm512_cvtepi32_ps((__m512i)sums[m][v]);
+            store(out + m * PANEL + v * LANES, sum * (load(scales + v * LANES) * input.scales[row + m]) + load(bias + v * LANES));
+        }
+}
+#else
+template <int M>
+inline void tile_rows(const Input& input, int64_t row, const Map& map, const char* panel, const float* bias, float* out) {
+    Vec sums[M][VECTORS] = {};
+    const uint8_t* weight = reinterpret_cast<const uint8_t*>(panel);
+    for (int64_t k = 0; k < map.depth; k++, weight += PANEL) {
+        Vec w[VECTORS];
+        for (int v = 0; v < VECTORS; v++) w[v] = load_bytes(weight + v * LANES);
+        for (int m = 0; m < M; m++)
+            for (int v = 0; v < VECTORS; v++) sums[m][v] += w[v] * input.x[(row + m) * map.depth + k];
+    }
+    const float* scales = reinterpret_cast<const float*>(panel + map.stride * PANEL);
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < VECTORS; v++)
+            store(out + m * PANEL + v * LANES, sums[m][v] * load(scales + v * LANES) + load(bias + v * LANES));
+}
+#endif
+
 template <int M>
 inline void tile_of(const Input& input, int64_t row, const Map& map, const char* weight, const float* bias, float* out) {
     if constexpr (M <= ROWS8)
         if (map.precision == INT8) return tile8<M>(input, row, map, weight, bias, out);
+    if (map.precision == INT8_ROWS) return tile_rows<M>(input, row, map, weight, bias, out);
     if (map.precision == FLOAT32)
         return tile<M>(input.x + row * map.depth, map.depth, reinterpret_cast<const float*>(weight), bias, map.depth, out);
     const uint16_t* halves = reinterpret_cast<const uint16_t*>(weight);

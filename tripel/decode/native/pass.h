@@ -1,44 +1,12 @@
-// A decoder-only attention model, its rows, and one pass of new tokens through its layers.
+// The rows of an attention model, and one pass of new tokens through its layers.
 #pragma once
 #include "attention.h"
-#include "maps.h"
+#include "model.h"
 #include "pool.h"
 
-enum Wiring { POST = 0, PRE = 1, NONE = 2 };
-
-struct Norm {
-    const float *gain = nullptr, *bias = nullptr;  // no gain: no norm; no bias: the root mean square alone
-    float eps = 0;
-};
-
-struct Layer {
-    Map qkv, output, gate, inner, outer;  // gate only where the activation is SWIGLU
-    Norm query_norm, key_norm, norm, outer_norm;
-};
-
-// Numbers as tripel/decode/native/decoder.py writes them, then what is read from them.
-struct Shape {
-    int64_t d, d_ff, n_layers, heads, kv_heads, window, rotary, wiring, activation, precision;
-};
-
-struct Model {
-    Shape shape;
-    float eps, qk_eps;
-    double rotary_base;
-    Arena arena;
-    std::vector<Map> maps;              // in the order in which they are given
-    std::vector<const float*> vectors;  // the same; nullptr for what the model has not
-    std::vector<Layer> layers;
-    const float *tokens, *positions;
-    Norm final_norm;
-    Map head;
-    int64_t E() const { return shape.d / shape.heads; }
-    int64_t columns() const { return head.panels * PANEL; }
-};
-
-// One new token of a pass: the row that it belongs to and its place there.
+// One new token of a pass: the row that it belongs to, its place there, and which of the row's segments it is in.
 struct Token {
-    int64_t id, row, position;
+    int64_t id, row, position, type;
 };
 
 struct Run {  // tokens of one row, next to each other in a pass
@@ -47,7 +15,7 @@ struct Run {  // tokens of one row, next to each other in a pass
 
 struct State {
     const Model* model;
-    std::vector<Past> pasts;  // of each row
+    std::vector<Past> pasts;  // of each row of a decoder; an encoder's rows have none: one for each thread's head of a row
     std::vector<float> x, y, z, wide, turns, last;
     std::vector<std::vector<float>> scratch;  // of each thread
     Input input;
@@ -103,9 +71,9 @@ struct Pass {
         tiles(n, map, [&](int64_t row, int m, int64_t panel) {
             alignas(64) float out[ROWS * PANEL];
             panel_tile(state.input, row, m, map, panel, out);
-            put(row, m, panel, map.n_columns, output, [&](int64_t at, Vec before) {
+            put(row, m, panel, map.n_columns, output, [&](int64_t at, const float* before) {
                 const Vec y = activate(load(out + at), activation);
-                return add ? before + y : y;
+                return add ? load(before) + y : y;
             });
         });
     }
@@ -118,22 +86,22 @@ struct Pass {
             panel_tile(state.input, row, m, gate, panel, open);
             panel_tile(state.input, row, m, inner, panel, out);
             put(row, m, panel, inner.n_columns, output,
-                [&](int64_t at, Vec) { return activate(load(open + at), SILU) * load(out + at); });
+                [&](int64_t at, const float*) { return activate(load(open + at), SILU) * load(out + at); });
         });
     }
 
-    // A tile's real columns to their places: value(place in the tile, what stood there).
+    // A tile's real columns to their places: value(place in the tile, where what stood there is).
     template <class Value>
     static void put(int64_t row, int m, int64_t panel, int64_t n_columns, float* output, Value&& value) {
         const int64_t column = panel * PANEL, width = std::min<int64_t>(PANEL, n_columns - column);
         for (int i = 0; i < m; i++) {
             float* to = output + (row + i) * n_columns + column;
             int64_t c = 0;
-            for (; c + LANES <= width; c += LANES) store(to + c, value(i * PANEL + c, load(to + c)));
+            for (; c + LANES <= width; c += LANES) store(to + c, value(i * PANEL + c, to + c));
             if (c == width) continue;
             float some[LANES] = {};
             std::memcpy(some, to + c, (width - c) * sizeof(float));
-            store(some, value(i * PANEL + c, load(some)));
+            store(some, value(i * PANEL + c, some));
             std::memcpy(to + c, some, (width - c) * sizeof(float));
         }
     }
@@ -147,9 +115,7 @@ struct Pass {
 
     // x / rms(x) * gain (Zhang & Sennrich 2019).
     static void scale_to_one(const float* x, float* y, int64_t d, const float* gain, float eps) {
-        float squares = 0;
-#pragma omp simd reduction(+ : squares)
-        for (int64_t i = 0; i < d; i++) squares += x[i] * x[i];
+        const float squares = summed(x, d, [](auto v) { return v * v; });
         const float scale = 1.0f / std::sqrt(squares / d + eps);
 #pragma omp simd
         for (int64_t i = 0; i < d; i++) y[i] = x[i] * scale * gain[i];
@@ -197,18 +163,19 @@ struct Pass {
     }
 
     // One row's new tokens and one head of keys and values, with all the heads of queries that share it.
-    void attend_run(const Run& run, int64_t kv_head, int64_t index, float* scratch) {
+    void attend_run(const Run& run, int64_t kv_head, int64_t index, int thread) {
         const Shape& shape = model.shape;
         const Layer& layer = model.layers[index];
         const int64_t E = model.E(), group = shape.heads / shape.kv_heads, width = layer.qkv.n_columns;
-        const Past& past = state.pasts[tokens[run.first].row];
-        const int64_t head = index * shape.kv_heads + kv_head;
+        const Past& past = state.pasts[shape.causal ? tokens[run.first].row : thread];
+        const int64_t head = shape.causal ? index * shape.kv_heads + kv_head : 0;
         const float scale = 1.0f / std::sqrt(static_cast<float>(E));
         for (int64_t t = run.first; t < run.first + run.count; t++) {
             float* key = state.wide.data() + t * width + shape.d + kv_head * E;
             place(key, t, layer.key_norm);
             past.write(head, tokens[t].position, key, key + shape.kv_heads * E);
         }
+        float* scratch = state.scratch[thread].data();
         float* queries = scratch + ROWS * past.capacity;
         float* out[ROWS];
         int64_t first[ROWS], end[ROWS];
@@ -218,13 +185,19 @@ struct Pass {
             float* query = state.wide.data() + t * width + at;
             place(query, t, layer.query_norm);
             for (int64_t e = 0; e < E; e++) queries[n * E + e] = query[e] * scale;
-            end[n] = tokens[t].position + 1;
-            first[n] = shape.window > 0 ? std::max<int64_t>(0, end[n] - shape.window) : 0;
+            see(run, tokens[t].position, first[n], end[n]);
             out[n++] = state.z.data() + t * shape.d + at;
             if (n < ROWS && i + 1 < run.count * group) continue;
             attend_to(n, past, head, queries, first, end, scratch, out);
             n = 0;
         }
+    }
+
+    // The positions of its row that a token sees: itself, and as far as the window those before it and, of an encoder, after.
+    void see(const Run& run, int64_t position, int64_t& first, int64_t& end) const {
+        const int64_t window = model.shape.window;
+        first = window > 0 ? std::max<int64_t>(0, position + 1 - window) : 0;
+        end = model.shape.causal ? position + 1 : window > 0 ? std::min(run.count, position + window) : run.count;
     }
 
     void layer(int64_t index) {
@@ -236,7 +209,7 @@ struct Pass {
             int64_t cost = 0;
             for (const Run& run : runs) cost = std::max(cost, run.count * (tokens[run.first].position + run.count) * model.E() * 4);
             share(static_cast<int64_t>(runs.size()) * kv, cost,
-                  [&](int64_t i, int thread) { attend_run(runs[i / kv], i % kv, index, state.scratch[thread].data()); });
+                  [&](int64_t i, int thread) { attend_run(runs[i / kv], i % kv, index, thread); });
             linear(state.z.data(), rows(), layer.output, out, NOTHING, add);
         });
         if (shape.d_ff == 0) return;
@@ -249,13 +222,17 @@ struct Pass {
 
     void embed() {
         const int64_t d = model.shape.d;
-        for (int64_t t = 0; t < rows(); t++) {
+        share(rows(), d * 4, [&](int64_t t, int) {
             float* x = state.x.data() + t * d;
             std::memcpy(x, model.tokens + tokens[t].id * d, d * sizeof(float));
-            if (model.positions == nullptr) continue;
-            const float* position = model.positions + tokens[t].position * d;
-            for (int64_t i = 0; i < d; i++) x[i] += position[i];
-        }
+            if (model.positions != nullptr) add(model.positions + tokens[t].position * d, x);
+            if (model.types != nullptr) add(model.types + tokens[t].type * d, x);
+        });
+        if (model.embedding_norm.gain != nullptr) norm(state.x.data(), state.x.data(), rows(), model.embedding_norm, d);
+    }
+
+    void add(const float* from, float* to) const {
+        for (int64_t i = 0; i < model.shape.d; i++) to[i] += from[i];
     }
 
     void make_room() {
@@ -267,9 +244,20 @@ struct Pass {
         at_least(state.wide, n * wide);
         at_least(state.turns, n * E);
         int64_t capacity = 0;
-        for (const Token& token : tokens) capacity = std::max(capacity, state.pasts[token.row].capacity);
+        if (!shape.causal) make_pasts();
+        for (const Past& past : state.pasts) capacity = std::max(capacity, past.capacity);
         state.scratch.resize(std::max<size_t>(state.scratch.size(), threads));
         for (auto& scratch : state.scratch) at_least(scratch, ROWS * (capacity + E));
+    }
+
+    // An encoder keeps keys and values while it attends, no longer.
+    void make_pasts() {
+        int64_t longest = 0;
+        for (const Run& run : runs) longest = std::max(longest, run.count);
+        auto& pasts = state.pasts;
+        if (static_cast<int>(pasts.size()) >= threads && pasts[0].capacity >= longest) return;
+        pasts.clear();
+        for (int thread = 0; thread < threads; thread++) pasts.emplace_back(longest, model.E(), 1);
     }
 
     // The tokens through all layers; what comes out stands in state.x.
