@@ -289,8 +289,11 @@ def test_a_share_of_unknown_tokens_is_told_or_refused(data, tmp_path):
 
 
 @pytest.mark.skipif("TRIPEL_DATA" not in os.environ, reason="needs real data: set TRIPEL_DATA")
-@pytest.mark.parametrize(("name", "least"), [("trec", 0.4), ("polarity", 0.52)])
+@pytest.mark.parametrize(("name", "least"), [("trec", 0.6), ("polarity", 0.62)])
 def test_a_shipped_recipe_beats_class_frequency_in_a_few_updates(name, least, tmp_path):
-    small = ["train.steps=40", "train.valid_every=40", "model.n_layers=1", "model.d_model=64", "model.d_ff=128"]
-    result, _ = run(Recipe.load(name, [*small, "optim.warmup_steps=5", "train.precision=float32"]), tmp_path / "run")
+    small = ["train.steps=80", "train.valid_every=40", "model.n_layers=1", "model.d_model=64", "model.d_ff=128"]
+    result, _ = run(
+        Recipe.load(name, [*small, "optim.lr=4e-3", "optim.warmup_steps=5", "train.precision=float32"]),
+        tmp_path / "run",
+    )
     assert result.metrics["accuracy"] > least

@@ -41,7 +41,7 @@ struct Linear {
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
-inline Vec splat(float x) { return Vec{} + x; }
+inline Vec splat(float x) { return x - Vec{}; }  // 0 + x would be computed, for it is not x where x is -0
 
 inline Vec load_weight(const float* p) { return load(p); }
 inline Vec load_weight(const uint16_t* p) {  // bfloat16 is the upper half of float32
