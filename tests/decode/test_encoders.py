@@ -126,7 +126,7 @@ def test_without_packing_operators_and_without_a_compiler_all_is_still_there(mon
     with torch.inference_mode():
         given, expected = fast.features(ids_BT, valid_BT), model.features(ids_BT, valid_BT)
     torch.testing.assert_close(given[valid_BT], expected[valid_BT], rtol=1e-4, atol=2e-5)
-    with pytest.raises(DeviceError, match="native code cannot be used here"):
+    with pytest.raises(DeviceError, match="native encoder cannot be used here"):
         prepare_encoder(model, "native")
     with pytest.raises(DeviceError):
         prepare_encoder(model, "auto", "int8")

@@ -69,13 +69,14 @@ def prepare_encoder(model: Encoder, engine: Engine = "auto", precision: Precisio
         return model
     native = native_encoder(model, precision) if engine in ("auto", "native") else None
     if native is None and (engine == "native" or precision == "int8"):
-        raise _no_native(f"{model.config.mixer.kind} mixers on {model.tokens.weight.device}, precision {precision}")
+        given = f"{model.config.mixer.kind} mixers on {model.tokens.weight.device}, precision {precision}"
+        raise _no_native(given, "encoder")
     return native if native is not None else pack_encoder(model, half=precision == "bfloat16")
 
 
-def _no_native(given: str) -> DeviceError:
+def _no_native(given: str, part: str = "decoder") -> DeviceError:
     return DeviceError(
-        "native code cannot be used here",
+        f"the native {part} cannot be used here",
         given=given,
         expected="attention mixers, on the CPU, a C++ compiler (c++, g++ or clang++) and a cache folder to write to",
         mend="install a compiler, or choose the engine torch",
