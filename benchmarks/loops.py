@@ -46,11 +46,20 @@ class _LossLog(RunLog):
 
 
 def plain_loop(
-    model: nn.Module, turns: Turns, precision: Precision, loss_of: Callable[[Batch], Tensor], *, rate: float
+    model: nn.Module,
+    turns: Turns,
+    precision: Precision,
+    loss_of: Callable[[Batch], Tensor],
+    *,
+    rate: float,
+    fused: bool = False,
 ) -> None:
-    """Loss, clipping, AdamW as its users write them. loss_of: a batch's loss by the model, called under autocast."""
+    """Loss, clipping, AdamW as its users write them. loss_of: a batch's loss by the model, called under autocast. fused:
+    AdamW in one kernel, which a user must ask for."""
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, fused=fused or None
+    )
     turns.parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     for (batch,) in turns:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):

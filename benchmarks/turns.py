@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ class Turns:
     """Gives out batches, one update's at a time, when the parent asks for updates on standard input; when they are done
     answers with a line of JSON. A trainer takes it for its loader. Of a batch it needs to know only `tokens`."""
 
-    def __init__(self, batches: Sequence[Any]) -> None:
+    def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches
         self.parameters, self.loss = 0, 0.0  # told by the loop that trains
 
@@ -57,25 +57,32 @@ class Race:
     parameters: dict[str, int] = field(default_factory=dict)
 
 
-def race(commands: Mapping[str, Command], *, rounds: int, n_steps: int) -> Race:
+def race(
+    commands: Mapping[str, Command], *, rounds: int, n_steps: int, seconds: float = 0.0, unit: str = "tokens"
+) -> Race:
     """Start a process for each contender, which trains on the batches of its `Turns`; each makes n_steps updates to warm
-    up, then n_steps in every round, while the others wait. So (rounds + 1) * n_steps batches are needed."""
+    up, then n_steps in every round, while the others wait. So (rounds + 1) * n_steps batches are needed. With seconds a
+    turn has as many updates as the slowest makes in that time, for which batches must not end."""
     workers = {
         name: subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
         )
         for name, (command, environment) in commands.items()
     }
-    found = Race()
+    found, slowest = Race(), 0.0
     for name, worker in workers.items():
-        found.parameters[name] = _turn(name, worker, n_steps)["parameters"]
+        warm_up = _turn(name, worker, n_steps)
+        found.parameters[name] = warm_up["parameters"]
+        slowest = max(slowest, _turn(name, worker, n_steps)["seconds"] if seconds else 0.0)
+    if seconds:
+        n_steps = max(1, round(n_steps * seconds / slowest))
     for done in range(rounds):
         for name, worker in workers.items():
             result = _turn(name, worker, n_steps)
             found.speeds.setdefault(name, []).append(result["tokens"] / result["seconds"])
             found.losses[name] = result["loss"]
         latest = ", ".join(f"{name} {speed[-1]:,.0f}" for name, speed in found.speeds.items())
-        print(f"round {done + 1}: {latest} tokens/s", file=sys.stderr)
+        print(f"round {done + 1}: {latest} {unit}/s", file=sys.stderr)
     for worker in workers.values():
         assert worker.stdin is not None
         worker.stdin.close()

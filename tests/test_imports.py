@@ -23,7 +23,7 @@ LAYERS = [
     {"jobs"},
     {"card"},
     {"recipe"},
-    {"origin", "training", "pipelines", "inspection"},
+    {"cells", "origin", "training", "pipelines", "inspection"},
     {"tasks", "decode", "hf", "checkpoint"},
     {"models"},
     {"nn"},

@@ -31,7 +31,7 @@ COMMANDS = {
     "map": {"--input", "--output", "--contextual", "--json"},
     "words": {"--data", "--contextual", "--json"},
     "evaluate": {"--split", "--output", "--beam", "--set", "--json"},
-    "compare": {"--out", "--data", "--valid", "--budget", "--steps", "--match", "--set"},
+    "compare": {"--out", "--data", "--valid", "--budget", "--steps", "--match", "--shares", "--set"},
     "import": {"--out"},
     "export": {"--out", "--to"},
     "families": set(),
@@ -43,7 +43,8 @@ COMMANDS = {
 
 def test_the_public_names_are_these():
     assert set(tripel.__all__) == {
-        "Classifier", "Completer", "Embedder", "Filler", "Recipe", "Translator", "TripelError", "load", "train",
+        "Classifier", "Completer", "Embedder", "Filler", "ImageClassifier", "Recipe", "Translator", "TripelError", "load",
+        "train",
     }  # fmt: skip
     for name in tripel.__all__:
         assert getattr(tripel, name).__name__ == name

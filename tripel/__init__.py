@@ -10,7 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "Completer", "Embedder", "Filler", "Recipe", "Translator", "TripelError", "load", "train"]
+__all__ = [
+    "Classifier",
+    "Completer",
+    "Embedder",
+    "Filler",
+    "ImageClassifier",
+    "Recipe",
+    "Translator",
+    "TripelError",
+    "load",
+    "train",
+]
 
 if TYPE_CHECKING:
     from tripel.errors import TripelError
@@ -18,6 +29,7 @@ if TYPE_CHECKING:
     from tripel.pipelines.complete import Completer
     from tripel.pipelines.embed import Embedder
     from tripel.pipelines.fill import Filler
+    from tripel.pipelines.images import ImageClassifier
     from tripel.pipelines.load import load
     from tripel.pipelines.translate import Translator
     from tripel.recipe import Recipe
@@ -28,6 +40,7 @@ _HOMES = {
     "Completer": "tripel.pipelines.complete",
     "Embedder": "tripel.pipelines.embed",
     "Filler": "tripel.pipelines.fill",
+    "ImageClassifier": "tripel.pipelines.images",
     "Recipe": "tripel.recipe",
     "Translator": "tripel.pipelines.translate",
     "TripelError": "tripel.errors",

@@ -13,17 +13,30 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from tripel.config import Config, follow
 from tripel.errors import CheckpointError, FormatError
 from tripel.hf import FORMATS, express
 from tripel.hf.assemble import OUR_NAMES, assemble
+from tripel.hf.images import PREPROCESSOR, preprocessor
 from tripel.models.build import Model
-from tripel.models.config import AnyModelConfig, EncoderConfig, ModelConfig, Vocabulary
+from tripel.models.config import (
+    AnyModelConfig,
+    AnyVocabulary,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ImageVocabulary,
+    ModelConfig,
+    ResNetConfig,
+    SkeletonConfig,
+    ViTConfig,
+    Vocabulary,
+)
 from tripel.storage import (
     atomic_folder,
     damage,
@@ -44,7 +57,7 @@ from tripel.text.pair import TokenizerPair
 CONFIG, WEIGHTS, RECIPE, CARD = "config.json", "model.safetensors", "recipe.yaml", "README.md"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_target.json")
 GENERATION, _TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
-RUN_FILES = (CONFIG, WEIGHTS, RECIPE, CARD, *TOKENIZER_FILES, GENERATION, _TOKENIZER_CONFIG)
+RUN_FILES = (CONFIG, WEIGHTS, RECIPE, CARD, *TOKENIZER_FILES, GENERATION, _TOKENIZER_CONFIG, PREPROCESSOR)
 """All that save_run may write."""
 FOLDER, STATE = "checkpoints", "state.json"
 _STEP = re.compile(r"step-(\d{1,15})")
@@ -59,19 +72,32 @@ class RunEntry(Config):
 
     weights: str
     model: ModelConfig
-    vocabulary: Vocabulary
+    vocabulary: AnyVocabulary
     sha256: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if isinstance(self.model, SkeletonConfig) != isinstance(self.vocabulary, Vocabulary):
+            raise ValueError(f"a vocabulary that is not for a model of kind {self.model.kind}")
+        return self
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run folder in memory; the model is on the CPU, in evaluation mode. recipe_yaml: None for an imported model."""
+    """A run folder in memory; the model is on the CPU, in evaluation mode. pair: its tokenizers, None for models of images.
+    recipe_yaml: None for an imported model."""
 
     model: Model
-    tokenizers: TokenizerPair
+    pair: TokenizerPair | None
     recipe_yaml: str | None
     config: AnyModelConfig
-    vocabulary: Vocabulary
+    vocabulary: AnyVocabulary
+
+    @property
+    def tokenizers(self) -> TokenizerPair:
+        """Of a model of texts, which always has them."""
+        assert self.pair is not None, "a model of images has no tokenizers"
+        return self.pair
 
 
 @dataclass(frozen=True)
@@ -108,6 +134,7 @@ def save_run(
     """
     config, vocabulary = model.config, model.vocabulary
     if tokenizers is not None:
+        assert isinstance(config, SkeletonConfig) and isinstance(vocabulary, Vocabulary)
         _require_fit(Path(run), tokenizers, config, vocabulary)
     weights, settings = _expressed(config, vocabulary)
     tensors: Mapping[str, Tensor] = model.state_dict()
@@ -119,8 +146,13 @@ def save_run(
             if form.generation is not None:
                 write_json(draft / GENERATION, {**form.generation(config, vocabulary), **(search or {})})
             if tokenizers is not None:
+                assert isinstance(config, SkeletonConfig) and isinstance(vocabulary, Vocabulary)
                 write_json(draft / _TOKENIZER_CONFIG, _tokenizer_config(tokenizers, config, vocabulary))
-                card = _with_usage(card, form.usage(config, shared_tokenizer=tokenizers.shared))
+            if tokenizers is not None or isinstance(vocabulary, ImageVocabulary):
+                card = _with_usage(card, form.usage(config, shared_tokenizer=tokenizers is None or tokenizers.shared))
+            if isinstance(vocabulary, ImageVocabulary):
+                assert isinstance(config, ViTConfig | ResNetConfig)
+                write_json(draft / PREPROCESSOR, preprocessor(config, vocabulary))
         write_tensors(draft / WEIGHTS, tensors)
         if tokenizers is not None:
             tokenizers.save(draft)
@@ -136,6 +168,8 @@ def load_run(folder: str | Path) -> LoadedRun:
     """Open a run folder. Raises CheckpointError when it is none or damaged (TokenizerError for its tokenizers)."""
     folder = Path(folder)
     entry = read_entry(folder)
+    if isinstance(entry.vocabulary, ImageVocabulary):
+        return LoadedRun(load_model(folder), None, read_text(folder / RECIPE), entry.model, entry.vocabulary)
     if not (folder / TOKENIZER_FILES[0]).exists():
         raise CheckpointError(
             "this model has no tokenizer",
@@ -146,6 +180,7 @@ def load_run(folder: str | Path) -> LoadedRun:
     model = load_model(folder)
     require_checksums(folder, entry, TOKENIZER_FILES)
     tokenizers = TokenizerPair.load(folder)
+    assert isinstance(entry.model, SkeletonConfig)
     _require_fit(folder, tokenizers, entry.model, entry.vocabulary)
     return LoadedRun(model, tokenizers, read_text(folder / RECIPE), entry.model, entry.vocabulary)
 
@@ -284,7 +319,7 @@ def load_training(folder: str | Path, *, groups: Collection[str] | None = None) 
     return TrainingState({name: read_tensors(folder / f"{name}.safetensors") for name in names}, meta)
 
 
-def _expressed(config: AnyModelConfig, vocabulary: Vocabulary) -> tuple[str, dict[str, Any]]:
+def _expressed(config: AnyModelConfig, vocabulary: AnyVocabulary) -> tuple[str, dict[str, Any]]:
     """The format whose names the weights get and its config.json; our own where no format can hold the model."""
     try:
         return express(config, vocabulary)
@@ -298,7 +333,7 @@ def _with_usage(card: str, usage: str) -> str:
     return card if heading in card.splitlines() else f"{card.rstrip()}\n\n{usage}"
 
 
-def _tokenizer_config(tokenizers: TokenizerPair, config: AnyModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def _tokenizer_config(tokenizers: TokenizerPair, config: SkeletonConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """What transformers must know of tokenizer.json beyond the file itself."""
     tokenizer = tokenizers.source
     ids: dict[str, int | None] = {"pad": vocabulary.pad_id, "unk": tokenizer.unk_id}
@@ -306,7 +341,7 @@ def _tokenizer_config(tokenizers: TokenizerPair, config: AnyModelConfig, vocabul
         ids |= {"cls": vocabulary.start_id, "sep": vocabulary.eos_id, "mask": vocabulary.mask_id}
         inputs = ["input_ids", *(["token_type_ids"] if config.token_types else []), "attention_mask"]
     else:
-        ids["bos"] = tokenizer.bos_id if config.kind == "encoder-decoder" else vocabulary.start_id
+        ids["bos"] = tokenizer.bos_id if isinstance(config, EncoderDecoderConfig) else vocabulary.start_id
         ids["eos"] = vocabulary.eos_id
         inputs = ["input_ids", "attention_mask"]
     return {
@@ -318,17 +353,17 @@ def _tokenizer_config(tokenizers: TokenizerPair, config: AnyModelConfig, vocabul
     }
 
 
-def _require_fit(folder: Path, tokenizers: TokenizerPair, config: AnyModelConfig, vocabulary: Vocabulary) -> None:
+def _require_fit(folder: Path, tokenizers: TokenizerPair, config: SkeletonConfig, vocabulary: Vocabulary) -> None:
     for side, tokenizer, size in (
         ("source", tokenizers.source, vocabulary.source_size),
         ("target", tokenizers.target, vocabulary.target_size),
     ):
-        if config.kind == "decoder":
+        if isinstance(config, DecoderConfig):
             # A language model of others may end its texts with any token that is not text.
             fits = vocabulary.eos_id in tokenizer.special_ids
         else:
             fits = (tokenizer.pad_id, tokenizer.eos_id) == (vocabulary.pad_id, vocabulary.eos_id)
-        if config.kind == "encoder":
+        if isinstance(config, EncoderConfig):
             fits &= (tokenizer.bos_id, tokenizer.mask_id) == (vocabulary.start_id, vocabulary.mask_id)
         if tokenizer.vocab_size > size or not fits:
             raise CheckpointError(

@@ -15,7 +15,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from tripel.data.checks import DataConfig, DataReport
-from tripel.data.labelled import LabelledDataConfig, LabelledText, load_labelled, load_labelled_splits, require_known
+from tripel.data.classes import require_known
+from tripel.data.labelled import LabelledDataConfig, LabelledText, load_labelled, load_labelled_splits
 from tripel.data.parallel import load_parallel
 from tripel.data.text import TextDataConfig, TextSource, load_texts, open_text
 from tripel.data.tokens import encode_stream

@@ -1,18 +1,26 @@
-"""Fine-tuning: a run that begins with another's weights and tokenizer (`init_from`) and, for another task, a new head."""
+"""Fine-tuning: a run that begins with another's weights and tokenizer (`init_from`) and, for another task, a new head.
+
+A model of pictures keeps its origin's mean and deviation of pixels; a Vision Transformer may go on with pictures of another
+size, its positions resampled (Dosovitskiy et al. 2021, section 3.2).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from tripel.checkpoint import LoadedRun, read_entry
 from tripel.errors import RecipeError
 from tripel.models.build import Model
+from tripel.models.config import ImageVocabulary
+from tripel.models.vision import VisionTransformer
 from tripel.text.pair import TokenizerPair
 
 # Of a model's settings, those that are not its origin's to decide: what it is asked, and how it is trained.
 _FREE = {"head", "head_transform", "pool", "pooler", "dropout", "variational_dropout", "initialisation", "normalize"}
+_FREE_OF_PICTURES = {"dropout", "initialisation", "image_size", "zero_last"}
+_POSITIONS = "embedding.positions.weight"
 _NEW_PARTS = ("head", "pooler")
 
 
@@ -28,7 +36,11 @@ def with_origin(tree: dict[str, Any]) -> dict[str, Any]:
         return tree
     entry = read_entry(Path(run))
     model = {key: value for key, value in entry.model.model_dump(mode="json").items() if key != "head"}
-    _require_agreement(run, given, model, "model")
+    pictures = isinstance(entry.vocabulary, ImageVocabulary)
+    _require_agreement(run, given, model, "model", _FREE_OF_PICTURES if pictures else _FREE)
+    if isinstance(entry.vocabulary, ImageVocabulary):
+        kept = entry.vocabulary.model_dump(mode="json", include={"mean", "std"})
+        return {**tree, "model": _merged(model, given), "data": {**(tree.get("data") or {}), "normalise": kept}}
     tokenizer = TokenizerPair.load(run).target
     return {
         **tree,
@@ -43,6 +55,10 @@ def take_over(model: Model, origin: LoadedRun, run: str) -> str:
     A head for other classes, or of another kind, begins anew, and so does a pooler that the origin lacks.
     """
     own, theirs = model.state_dict(), origin.model.state_dict()
+    if isinstance(model, VisionTransformer) and isinstance(origin.model, VisionTransformer) and _POSITIONS in own:
+        table = origin.model.embedding.positions.table(model.config.side, model.config.side)
+        assert table is not None
+        theirs[_POSITIONS] = table.detach()
     keep_head = origin.vocabulary.labels == model.vocabulary.labels
     taken = {
         name: tensor
@@ -62,12 +78,14 @@ def take_over(model: Model, origin: LoadedRun, run: str) -> str:
     return f"beginning with the weights of {run}" + (f", with a new {' and '.join(new)}" if new else "")
 
 
-def _require_agreement(run: str, given: Mapping[str, Any], model: Mapping[str, Any], path: str) -> None:
+def _require_agreement(
+    run: str, given: Mapping[str, Any], model: Mapping[str, Any], path: str, free: Collection[str]
+) -> None:
     for key, value in given.items():
         own = model.get(key)
         if isinstance(value, dict) and isinstance(own, dict):
-            _require_agreement(run, value, own, f"{path}.{key}")
-        elif key in model and key not in _FREE and value != own:
+            _require_agreement(run, value, own, f"{path}.{key}", free)
+        elif key in model and key not in free and value != own:
             raise RecipeError(
                 f"{path}.{key} is not that of the run in init_from",
                 given=value,

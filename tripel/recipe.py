@@ -1,4 +1,4 @@
-"""A recipe: everything that makes a model, in one YAML file. And the table of what can be combined.
+"""A recipe: everything that makes a model, in one YAML file. What can be combined is in tripel.cells.
 
 Recipe = task + data + tokenizer + model + optim + train + decode. Defaults live in the config classes, next to the code
 they configure; this file only assembles them, reads YAML, applies `--set a.b=value`, and explains what is wrong.
@@ -7,7 +7,6 @@ they configure; this file only assembles them, reads YAML, applies `--set a.b=va
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,14 +14,16 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from tripel.cells import CELLS, SECTIONS, Cell, sections_of
 from tripel.config import Config, follow
 from tripel.data.checks import DataConfig
+from tripel.data.images import ImageDataConfig
 from tripel.data.labelled import LabelledDataConfig
 from tripel.data.text import TextDataConfig
 from tripel.decode.complete import CompletionConfig
 from tripel.decode.search import DecodeConfig
 from tripel.errors import RecipeError, nearest
-from tripel.models.config import EncoderConfig, ModelConfig
+from tripel.models.config import EncoderConfig, ModelConfig, ResNetConfig, SkeletonConfig, ViTConfig
 from tripel.nn import MIXERS
 from tripel.origin import with_origin
 from tripel.tasks.classification import ClassificationTask
@@ -33,89 +34,6 @@ from tripel.text.tokenizer import TokenizerConfig
 from tripel.training.optim import OptimConfig
 from tripel.training.trainer import TrainConfig
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One supported combination. mixers: allowed on every side. wirings, norms: the family's own first."""
-
-    family: str
-    skeleton: str
-    mixers: tuple[str, ...]
-    input: str
-    task: str
-    wirings: tuple[str, ...]
-    norms: tuple[str, ...]
-    format: str
-
-
-# Feeds recipe validation, `tripel families`, the docs and the test parametrisation. Nothing else is supported.
-_BOTH = ("layer", "rms")
-_TEXT = ("tokens", "next-token")
-_OTHERS = ("lstm", "rnn", "conv")
-CELLS = (
-    Cell(
-        "Transformer (2017)",
-        "encoder-decoder",
-        ("attention",),
-        "tokens",
-        "translation",
-        ("post", "pre"),
-        _BOTH,
-        "Marian",
-    ),
-    Cell("GPT", "decoder", ("attention",), *_TEXT, ("pre", "post"), ("layer",), "GPT2"),
-    Cell("GPT, modern", "decoder", ("attention",), *_TEXT, ("pre", "post"), ("rms",), "Llama"),
-    Cell("RNN language model", "decoder", ("rnn",), *_TEXT, ("none", "pre"), _BOTH, ""),
-    Cell("LSTM language model", "decoder", ("lstm",), *_TEXT, ("none", "pre"), _BOTH, ""),
-    Cell("Convolutional language model", "decoder", ("conv",), *_TEXT, ("pre",), _BOTH, ""),
-    Cell("BERT", "encoder", ("attention",), "tokens", "masked-token", ("post",), ("layer",), "Bert"),
-    Cell("BERT, classifier", "encoder", ("attention",), "tokens", "classification", ("post",), ("layer",), "Bert"),
-    Cell("BERT, modern", "encoder", ("attention",), "tokens", "masked-token", ("pre", "post"), _BOTH, ""),
-    Cell("BERT, modern, classifier", "encoder", ("attention",), "tokens", "classification", ("pre", "post"), _BOTH, ""),
-    Cell(
-        "Recurrent or convolutional encoder", "encoder", _OTHERS, "tokens", "masked-token", ("pre", "post"), _BOTH, ""
-    ),
-    Cell(
-        "Recurrent or convolutional classifier",
-        "encoder",
-        _OTHERS,
-        "tokens",
-        "classification",
-        ("pre", "post", "none"),
-        _BOTH,
-        "",
-    ),
-    Cell(
-        "Recurrent or convolutional translation",
-        "encoder-decoder",
-        ("lstm", "rnn", "conv", "attention"),
-        "tokens",
-        "translation",
-        ("pre", "post"),
-        _BOTH,
-        "",
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Sections:
-    """The kinds of a recipe's other sections that go with a task; they need not be written. decode: None for tasks whose
-    answer is not made token by token. head: what an encoder is asked. tokenizer: the kind when none is named."""
-
-    data: str
-    model: str
-    decode: str | None
-    head: str | None = None
-    tokenizer: str = "bpe"
-
-
-SECTIONS = {
-    "translation": Sections("parallel", "encoder-decoder", "translation"),
-    "next-token": Sections("text", "decoder", "completion", tokenizer="byte_bpe"),
-    "masked-token": Sections("text", "encoder", None, "masked-token", "wordpiece"),
-    "classification": Sections("labelled", "encoder", None, "classes", "wordpiece"),
-}
 LANGUAGE_MODEL_TOKENIZERS = ("byte_bpe", "char", "byte")
 
 
@@ -128,7 +46,7 @@ class Recipe(Config):
 
     task: TranslationTask | NextTokenTask | MaskedTokenTask | ClassificationTask = Field(discriminator="kind")
     init_from: str | None = None
-    data: DataConfig | TextDataConfig | LabelledDataConfig = Field(discriminator="kind")
+    data: DataConfig | TextDataConfig | LabelledDataConfig | ImageDataConfig = Field(discriminator="kind")
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig
     optim: OptimConfig = OptimConfig()
@@ -142,9 +60,13 @@ class Recipe(Config):
         kind = task.get("kind") if isinstance(task, dict) else getattr(task, "kind", None)
         if kind not in SECTIONS:
             return tree
-        tree, sections = dict(tree), SECTIONS[kind]
+        tree, sections = dict(tree), sections_of(kind, _kind_of(tree.get("model")))
         for section in ("data", "model", "decode", "tokenizer"):
             expected = getattr(sections, section)
+            if section == "tokenizer" and expected is None:
+                if tree.pop(section, None):
+                    raise ValueError("a model of images has no tokenizer section: leave it out")
+                continue
             given = tree.get(section, {} if section != "data" else None)
             if isinstance(given, dict) and (expected or given):
                 tree[section] = {"kind": expected, **given} if expected else given
@@ -153,36 +75,55 @@ class Recipe(Config):
             tree["model"] = {"head": sections.head, **model}
         return tree
 
+    @property
+    def text_model(self) -> SkeletonConfig:
+        """The model section of a recipe for text."""
+        assert isinstance(self.model, SkeletonConfig)
+        return self.model
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model is one of pictures, which has no tokenizer."""
+        return isinstance(self.model, ViTConfig | ResNetConfig)
+
     @model_validator(mode="after")
     def _parts_go_together(self) -> Recipe:
+        sections = sections_of(self.task.kind, self.model.kind)
         for section in ("data", "decode"):
             given = getattr(getattr(self, section), "kind", None)
-            expected = getattr(SECTIONS[self.task.kind], section)
+            expected = getattr(sections, section)
             if given != expected:
                 needs = f"needs {expected}" if expected else f"has no {section} section"
                 raise ValueError(f"{section}.kind is {given}, but a {self.task.kind} task {needs}: leave it out")
-        if isinstance(self.model, EncoderConfig) and self.model.head != SECTIONS[self.task.kind].head:
+        if isinstance(self.model, EncoderConfig) and self.model.head != sections.head:
             raise ValueError(f"model.head {self.model.head} is not for a {self.task.kind} task: leave it out")
         # Two tokenizers may well have equally many tokens: the sizes that the model compares do not show it.
-        if self.model.tie == "all" and not self.tokenizer.shared:
+        if getattr(self.model, "tie", None) == "all" and not self.tokenizer.shared:
             raise ValueError("model.tie: all needs one vocabulary; set tokenizer.shared=true, or model.tie=target")
         if isinstance(self.data, TextDataConfig):
-            self._require_text_model(self.data)
+            assert isinstance(self.model, SkeletonConfig)
+            self._require_text_model(self.data, self.model)
+        if isinstance(self.data, ImageDataConfig):
+            self._require_image_data(self.data)
         return self
 
-    def _require_text_model(self, data: TextDataConfig) -> None:
+    def _require_image_data(self, data: ImageDataConfig) -> None:
+        if self.train.r_drop and (data.augment.mixes or data.class_weights != "none"):
+            raise ValueError("train.r_drop goes neither with data.augment.mixup and cutmix nor with data.class_weights")
+
+    def _require_text_model(self, data: TextDataConfig, model: SkeletonConfig) -> None:
         if isinstance(self.task, NextTokenTask) and self.tokenizer.kind not in LANGUAGE_MODEL_TOKENIZERS:
             raise ValueError(
                 f"tokenizer.kind {self.tokenizer.kind} puts a space before every text, so that a long one cannot be "
                 f"encoded in pieces; a language model takes {', '.join(LANGUAGE_MODEL_TOKENIZERS)}"
             )
-        context = data.context or self.model.max_len
-        if self.model.positions != "none" and context > self.model.max_len:
+        context = data.context or model.max_len
+        if model.positions != "none" and context > model.max_len:
             raise ValueError(
-                f"data.context {context} is more than the model's positions, model.max_len {self.model.max_len}"
+                f"data.context {context} is more than the model's positions, model.max_len {model.max_len}"
             )
-        carries = all(MIXERS[stack.mixer.kind].build.constant_state for stack in self.model.stacks().values())
-        if data.carry_state and (not carries or self.model.positions != "none"):
+        carries = all(MIXERS[stack.mixer.kind].build.constant_state for stack in model.stacks().values())
+        if data.carry_state and (not carries or model.positions != "none"):
             raise ValueError(
                 "data.carry_state needs mixers whose state has one size (rnn, lstm, conv) and model.positions: none"
             )
@@ -222,7 +163,8 @@ class Recipe(Config):
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; from_yaml gives it back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+        tree = self.model_dump(mode="json", exclude={"tokenizer"} if self.reads_images else None)
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
 
 
 def check_cell(recipe: Recipe) -> Cell:
@@ -230,15 +172,16 @@ def check_cell(recipe: Recipe) -> Cell:
     model = recipe.model
     mixers = {stack.mixer.kind for stack in model.stacks().values()}
     for cell in CELLS:
-        fits = cell.skeleton == model.kind and cell.task == recipe.task.kind and mixers <= set(cell.mixers)
+        same_way = cell.skeleton == model.skeleton and cell.input == model.input and cell.task == recipe.task.kind
+        fits = same_way and mixers <= set(cell.mixers)
         if fits and model.wiring in cell.wirings and model.norm in cell.norms:
             return cell
     parts = (*sorted(mixers), f"wiring {model.wiring}", f"norm {model.norm}")
-    given = f"{model.kind} with {', '.join(parts)}, for {recipe.task.kind}"
+    given = f"{model.kind} of {model.input} with {', '.join(parts)}, for {recipe.task.kind}"
 
     def likeness(cell: Cell) -> int:
-        same = (cell.skeleton == model.kind, cell.task == recipe.task.kind, model.wiring in cell.wirings)
-        return sum(same) + 2 * (mixers <= set(cell.mixers))
+        same = (cell.skeleton == model.skeleton, cell.task == recipe.task.kind, model.wiring in cell.wirings)
+        return 3 * (cell.input == model.input) + sum(same) + 2 * (mixers <= set(cell.mixers))
 
     best = max(CELLS, key=likeness)
     raise RecipeError(
@@ -248,6 +191,10 @@ def check_cell(recipe: Recipe) -> Cell:
         f"wiring {' or '.join(best.wirings)}, for {best.task}",
         mend="change the recipe to a row of `tripel families`",
     )
+
+
+def _kind_of(section: Any) -> str | None:
+    return section.get("kind") if isinstance(section, dict) else getattr(section, "kind", None)
 
 
 def recipe_names() -> list[str]:

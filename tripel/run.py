@@ -78,7 +78,8 @@ def opened(
 ) -> Iterator[Run]:
     """A run that is ready to train, its folder held until the block ends. Arguments and errors as of train.
 
-    tokenizers: for a new run, those of others that it is to have in common with them; None trains its own.
+    tokenizers: for a new run, those of others that it is to have in common with them; None trains its own. A model of
+    images has none.
     """
     out, console = Path(out), console or Console(stderr=True)
     device = parallel.pick_device(recipe.train.device)
@@ -174,6 +175,7 @@ class Run:
             quiet=self.quiet,
             resume_step=None if newest is None else newest.step,
             baseline=baseline,
+            unit=job.unit,
         )
         loader = job.loader()
         self._introduce(log, model, loader, time.monotonic() - started)
@@ -244,8 +246,10 @@ class Run:
         job.read()
         begins = not resume and parallel.is_main()
         origin = None if recipe.init_from is None or resume else checkpoint.load_run(recipe.init_from)
-        known = origin.tokenizers if origin else tokenizers
-        self.tokenizers = (known or job.train_tokenizers()) if begins else TokenizerPair.load(self.out)
+        self.tokenizers: TokenizerPair | None = None
+        if not recipe.reads_images:
+            known = origin.tokenizers if origin else tokenizers
+            self.tokenizers = (known or job.train_tokenizers()) if begins else TokenizerPair.load(self.out)
         job.encode(self.tokenizers)
         torch.manual_seed(recipe.train.seed)
         model = build(recipe.model, job.vocabulary)
@@ -262,7 +266,8 @@ class Run:
             if overwrite and self.out.exists():
                 storage.retire_folder(self.out)
             with storage.replaced_files(self.out) as draft:
-                self.tokenizers.save(draft)
+                if self.tokenizers is not None:
+                    self.tokenizers.save(draft)
                 (draft / checkpoint.RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
 
     def _introduce(self, log: RunLog, model: Model, loader: StepLoader[Batch], seconds: float) -> None:

@@ -6,11 +6,53 @@ from torch import nn
 
 from tripel.models.build import build, count_parameters
 from tripel.models.catalog import CATALOG, transformer_base, transformer_big, transformer_tiny
-from tripel.models.config import Vocabulary
+from tripel.models.config import ImageVocabulary, Vocabulary
 from tripel.nn.embed import Positions
 from tripel.nn.linear import FusedLinear
 
 PAPER_VOCABULARY = 37_000  # Vaswani et al. 2017, section 5.1: about 37,000 shared tokens, English-German
+
+
+# Parameters for ImageNet's 1,000 classes: of Dosovitskiy's and Touvron's checkpoints (timm's vit_*_patch*_224 and
+# deit_*) and of torchvision's ResNets. The hybrid is of no paper's size exactly.
+OF_PICTURES = {
+    "vit_tiny": 5_717_416,
+    "vit_small": 22_050_664,
+    "vit_base": 86_567_656,
+    "vit_large": 304_326_632,
+    "vit_huge": 632_045_800,
+    "vit_hybrid": 21_002_392,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+}
+
+
+def of_pictures_on_meta(name):
+    labels = tuple(map(str, range(1000)))
+    with torch.device("meta"):
+        return build(CATALOG[name](), ImageVocabulary(labels=labels, mean=(0.5,) * 3, std=(0.5,) * 3))
+
+
+@pytest.mark.parametrize(("name", "published"), OF_PICTURES.items())
+def test_the_image_classifiers_have_the_published_parameters(name, published):
+    assert count_parameters(of_pictures_on_meta(name)) == published
+
+
+def test_the_image_classifiers_have_the_parameters_of_hugging_faces_classes():
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
+
+    with torch.device("meta"):
+        large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+        theirs = {
+            "vit_base": ViTForImageClassification(ViTConfig(num_labels=1000)),
+            "vit_large": ViTForImageClassification(ViTConfig(num_labels=1000, **large)),
+            "resnet50": ResNetForImageClassification(ResNetConfig(num_labels=1000)),
+        }
+    for name, model in theirs.items():
+        assert count_parameters(model) == OF_PICTURES[name]
 
 
 def on_meta(config, size=PAPER_VOCABULARY):
@@ -47,7 +89,7 @@ def test_the_tiny_model_has_the_parameters_of_its_sizes():
     assert count_parameters(on_meta(transformer_tiny(), 10_000)) == transformer_parameters(4, 128, 256, 10_000)
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", sorted(CATALOG.keys() - OF_PICTURES.keys()))
 def test_a_catalog_model_is_as_deep_and_wide_as_it_says(name):
     config = CATALOG[name]()
     model = on_meta(config)

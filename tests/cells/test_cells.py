@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripel import checkpoint
+from tripel.cells import CELLS
 from tripel.data.batch import IGNORE, Batch
 from tripel.inspection.taps import Recorder
 from tripel.models.build import build, count_parameters
 from tripel.models.config import EncoderDecoderConfig, StackConfig, Vocabulary
 from tripel.nn import MIXERS
 from tripel.nn.embed import Positions
-from tripel.recipe import CELLS
 from tripel.training.loss import batch_loss_sum
 
 PAD, EOS, START, V, MAX_LEN = 0, 1, 2, 30, 24

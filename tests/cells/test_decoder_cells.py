@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripel import checkpoint
+from tripel.cells import CELLS
 from tripel.data.batch import Batch
 from tripel.inspection.taps import Recorder
 from tripel.models.build import build, count_parameters
 from tripel.models.config import DecoderConfig, Vocabulary
 from tripel.nn import MIXERS
 from tripel.nn.embed import Positions
-from tripel.recipe import CELLS
 from tripel.training.loss import batch_loss_sum
 
 V, MAX_LEN = 30, 24

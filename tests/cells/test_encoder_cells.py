@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from tripel import checkpoint
+from tripel.cells import CELLS, SECTIONS
 from tripel.data.batch import IGNORE, Batch
 from tripel.inspection.taps import Recorder
 from tripel.models.build import build
 from tripel.models.config import EncoderConfig, Vocabulary
 from tripel.nn import MIXERS
-from tripel.recipe import CELLS, SECTIONS
 from tripel.training.loss import batch_loss_sum
 
 V, MAX_LEN = 30, 24

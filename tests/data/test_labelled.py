@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tripel.data.labelled import LabelledDataConfig, classes_of, load_labelled, load_labelled_splits
+from tripel.data.classes import classes_of
+from tripel.data.labelled import LabelledDataConfig, load_labelled, load_labelled_splits
 from tripel.data.names import find_labelled
 from tripel.errors import DataError
 

@@ -15,11 +15,12 @@ from tripel.cli.app import app, data_app, err, recipes_app
 @app.command()
 def families() -> None:
     """The families of model that can be built: every supported combination."""
-    from tripel.recipe import CELLS
+    from tripel.cells import CELLS
 
     table = Table("family", "what it is", "wiring", "Hugging Face")
     for cell in CELLS:
-        what = f"{cell.skeleton} with {' or '.join(cell.mixers)}, {cell.task} of {cell.input}"
+        mixers = f" with {' or '.join(cell.mixers)}" if cell.mixers else ""
+        what = f"{cell.skeleton}{mixers}, {cell.task} of {cell.input}"
         table.add_row(cell.family, what, " or ".join(cell.wirings), cell.format or "-")
     Console().print(table)
 

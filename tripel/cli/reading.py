@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -46,24 +47,45 @@ def fill(
 @app.command()
 def classify(
     run: RunFolder,
-    texts: Texts = None,
-    input: Input = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT or PICTURE]...",
+            help="Texts; or files of pictures and folders of them. Without any, lines of standard input.",
+        ),
+    ] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", help="Read lines from this file (.gz too): texts, or pictures' paths."),
+    ] = None,
     output: Output = None,
-    top: Annotated[int | None, typer.Option(min=1, help="With --json: only the likeliest classes.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One object a text, with probabilities.")] = False,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Only the likeliest classes (of texts: all, of pictures: 5).")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One object a text or picture, with probabilities.")] = False,
 ) -> None:
-    """Say which class a text is of: one label a line."""
-    from tripel.pipelines import files, lines
-    from tripel.pipelines.load import load_classifier
+    """Say which class a text or picture is of: one label a line, after the picture's path if there are several."""
+    from tripel.pipelines import files, lines, picture_files
+    from tripel.pipelines.images import ImageClassifier
+    from tripel.pipelines.load import load_any_classifier
 
-    _one_source(texts, input)
-    classifier = load_classifier(run)
-    with files.writing(output) as out:
-        if texts:
-            lines.classify_texts(classifier, texts, out, console=err, top=top, json=json)
-            return
-        with files.reading(input) as read:
+    _one_source(given, input)
+    classifier = load_any_classifier(run)
+    if not isinstance(classifier, ImageClassifier):
+        picture_files.refuse_pictures(given or ())
+    n_unread = 0
+    with files.writing(output) as out, files.reading(input) if not given else nullcontext(()) as read:
+        if isinstance(classifier, ImageClassifier):
+            if given:
+                n_unread = picture_files.classify_paths(classifier, given, out, console=err, top=top, json=json)
+            else:
+                n_unread = picture_files.classify_listed(classifier, read, out, console=err, top=top, json=json)
+        elif given:
+            lines.classify_texts(classifier, given, out, console=err, top=top, json=json)
+        else:
             lines.classify_lines(classifier, read, out, console=err, top=top, json=json)
+    if n_unread:
+        raise typer.Exit(2)
 
 
 @app.command()

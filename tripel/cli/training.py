@@ -72,22 +72,29 @@ def compare(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Two or more: names or paths.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write: a run folder each, and the report.")],
     data: Annotated[
-        str | None, typer.Option(help="Text to train all of them on, instead of the recipes' own data.")
+        str | None, typer.Option(help="Data to train all of them on, instead of the recipes' own: text, or pictures.")
     ] = None,
-    valid: Annotated[str | None, typer.Option(help="Validation data that go with --data; else its last tenth.")] = None,
+    valid: Annotated[str | None, typer.Option(help="Validation data that go with --data; else a tenth of it.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Seconds of training each: 90s, 5m, 1h.", show_default="5m")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates each, instead of --budget.")] = None,
     match: Annotated[str | None, typer.Option(help="parameters: scale widths to the first one's number.")] = None,
+    shares: Annotated[
+        str | None,
+        typer.Option(
+            help="Images: percentages of the training data to train on besides; 100 leaves it out.",
+            show_default="1,5,25,100",
+        ),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Train several models on the same data with the same budget, and show what each of them makes of it."""
     from tripel.compare import compare as compare_recipes
 
     comparison = compare_recipes(
-        recipes, out, data=data, valid=valid, budget=budget, steps=steps, match=match, overrides=overrides or [],
-        console=err,
+        recipes, out, data=data, valid=valid, budget=budget, steps=steps, match=match, shares=shares,
+        overrides=overrides or [], console=err,
     )  # fmt: skip
     if comparison is None:
         raise typer.Exit(130)

@@ -17,10 +17,14 @@ _MOST_STEPS = 1 << 40
 
 @dataclass(frozen=True)
 class Budget:
-    """One of seconds of training and updates, the other None. Time for validation and saving does not count."""
+    """One of seconds of training and updates, the other None. Time for validation and saving does not count.
+
+    validations: about how often a run is validated within it.
+    """
 
     seconds: float | None = None
     steps: int | None = None
+    validations: int = 10
 
     @classmethod
     def of(cls, budget: str | None, steps: int | None) -> Budget:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +16,18 @@ from rich.console import Console
 from tripel import __version__, checkpoint
 from tripel.compare import folder as folders
 from tripel.compare.budget import Budget
-from tripel.compare.comparison import Comparison, Curve, Result
+from tripel.compare.comparison import Comparison, Result
 from tripel.compare.contest import Contest
-from tripel.compare.contests import contest_of
+from tripel.compare.contests import contest_of, subject_of
 from tripel.compare.display import say
 from tripel.compare.entries import Entry, equalise, load_entries, matches_parameters
 from tripel.compare.folder import Plan, PlannedRun
-from tripel.compare.matching import match_parameters, n_parameters
-from tripel.compare.race import race
+from tripel.compare.matching import match_parameters, n_parameters, widths_changed
+from tripel.compare.race import Terms, race
+from tripel.compare.shares import ShareRuns, asked_shares, curves_by_share, race_on_shares
 from tripel.doctor import processor
 from tripel.errors import DeviceError, RecipeError
+from tripel.models.config import ResNetConfig, ViTConfig
 from tripel.recipe import Recipe, check_cell
 from tripel.training import allocator, parallel
 
@@ -40,6 +41,7 @@ def compare(
     budget: str | None = None,
     steps: int | None = None,
     match: str | None = None,
+    shares: str | None = None,
     overrides: Sequence[str] = (),
     console: Console | None = None,
 ) -> Comparison | None:
@@ -49,7 +51,8 @@ def compare(
     comparison, begun or finished, is gone on with. data: training data in place of the recipes' own; valid: validation
     data to go with it, a last share of data by default. budget: seconds of training each, such as `5m` (the default);
     or steps: updates each, of as many tokens as the first recipe's. match: `parameters` scales the widths of the others
-    to the first one's number. overrides: settings `a.b=value` for all.
+    to the first one's number. shares: percentages of the training data, such as `1,5,25,100` (the default for images), that
+    they are trained on besides; `100` leaves that out. overrides: settings `a.b=value` for all.
 
     None when it was interrupted: then everything is saved, and the same call goes on. Raises InputError, RecipeError,
     DataError, TokenizerError, CheckpointError and DeviceError; nothing that was trained is lost by one.
@@ -57,9 +60,11 @@ def compare(
     out, console = Path(out), console or Console(stderr=True)
     spending, matched = Budget.of(budget, steps), matches_parameters(match)
     _require_one_process()
-    command = _command(recipes, out, data, valid, budget, steps, match, overrides)
+    options = {"--data": data, "--valid": valid, "--budget": budget, "--steps": steps, "--match": match}
+    command = _command(recipes, {**options, "--shares": shares, "--out": out}, overrides)
     entries = load_entries(recipes, overrides)
-    contest = contest_of(entries[0].recipe.task.kind)
+    contest = contest_of(subject_of(entries[0].recipe))
+    percentages = asked_shares(shares, contest)
     entries, notes = equalise(entries, contest, spending, _named_data(data, valid))
     stored = folders.stored_plan(out)
     _set_threads(entries[0].recipe)
@@ -73,11 +78,14 @@ def compare(
     for note in notes:
         say(console, note)
     with folders.begun(out, stored, _plan(entries, contest, spending, matched), contest.tokenizers) as plan:
-        if race(entries, contest, spending, plan, out, console, command) is None:
+        terms = Terms(contest, out, console, command)
+        trained = race(entries, {entry.name: spending for entry in entries}, plan, terms, str(spending))
+        on_shares = None if trained is None else race_on_shares(entries, percentages, trained, terms)
+        if on_shares is None:
             say(console, "interrupted; everything is saved: type the same command again to go on")
             return None
         say(console, "measuring what they have become")
-        comparison = _measured(entries, contest, out, notes, {"budget": str(spending), "command": command}, matched)
+        comparison = _measured(entries, terms, plan, on_shares, notes)
         page = comparison.save(out)
     say(console, f"the page is {page}")
     return comparison
@@ -93,18 +101,8 @@ def _require_one_process() -> None:
         )
 
 
-def _command(
-    recipes: Sequence[str | Path],
-    out: Path,
-    data: str | Path | None,
-    valid: str | Path | None,
-    budget: str | None,
-    steps: int | None,
-    match: str | None,
-    overrides: Sequence[str],
-) -> str:
+def _command(recipes: Sequence[str | Path], options: Mapping[str, object], overrides: Sequence[str]) -> str:
     """What a person types for it."""
-    options = {"--data": data, "--valid": valid, "--budget": budget, "--steps": steps, "--match": match, "--out": out}
     words = ["tripel", "compare", *map(str, recipes)]
     words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
     words += [word for override in overrides for word in ("--set", override)]
@@ -132,45 +130,53 @@ def _set_threads(recipe: Recipe) -> None:
 def _matched(entries: Sequence[Entry], contest: Contest) -> tuple[list[Entry], list[str]]:
     """The entries with as many parameters as the first has, and what that changed, in words."""
     first, *others = entries
-    n_wanted = n_parameters(first.recipe, contest.vocabulary)
+    n_wanted = n_parameters(first.recipe, contest.vocabulary_of(first.recipe))
     matched, notes = [first], [f"{first.name}: {n_wanted:,} parameters, which the others are made to have"]
     for entry in others:
+        vocabulary = contest.vocabulary_of(entry.recipe)
         try:
-            recipe = match_parameters(entry.recipe, n_wanted, contest.vocabulary)
+            recipe = match_parameters(entry.recipe, n_wanted, vocabulary)
         except RecipeError as error:
             raise RecipeError(
                 f"{entry.name}: {error.what}", given=error.given, expected=error.expected, mend=error.mend
             ) from None
-        old, new, n = entry.recipe.model, recipe.model, n_parameters(recipe, contest.vocabulary)
-        widths = [f"{k} {getattr(old, k)} -> {getattr(new, k)}" for k in ("d_model", "d_ff") if getattr(new, k)]
-        notes.append(f"{entry.name}: {', '.join(widths)}: {n:,} parameters, {n / n_wanted - 1:+.1%}")
+        n, widths = n_parameters(recipe, vocabulary), widths_changed(entry.recipe.model, recipe.model)
+        notes.append(f"{entry.name}: {', '.join(widths) or 'as it is'}: {n:,} parameters, {n / n_wanted - 1:+.1%}")
         matched.append(replace(entry, recipe=recipe))
     return matched, notes
 
 
 def _plan(entries: Sequence[Entry], contest: Contest, budget: Budget, matched: bool) -> Plan:
     runs = {entry.name: PlannedRun(recipe=entry.recipe.model_dump(mode="json")) for entry in entries}
-    task = entries[0].recipe.task.kind
-    return Plan(task=task, budget=str(budget), matched=matched, fingerprint=contest.fingerprint, runs=runs)
+    subject = subject_of(entries[0].recipe)
+    return Plan(task=subject, budget=str(budget), matched=matched, fingerprint=contest.fingerprint, runs=runs)
 
 
 def _measured(
-    entries: Sequence[Entry], contest: Contest, out: Path, notes: Sequence[str], words: dict[str, str], matched: bool
+    entries: Sequence[Entry], terms: Terms, plan: Plan, shares: ShareRuns, notes: Sequence[str]
 ) -> Comparison:
-    """All results and what goes with them. words: the fields of Comparison that are known already."""
+    """All results and what goes with them."""
+    contest, out = terms.contest, terms.out
     train_name, valid_name = contest.names_of_data()
-    recipe = entries[0].recipe
+    together = contest.measure_together({entry.name: out / entry.name for entry in entries})
+    by_share = curves_by_share(shares.runs, contest)
+    results = []
+    for entry in entries:
+        result = _result(entry, contest, out)
+        numbers, curves = result.numbers | together[entry.name], result.curves | by_share.get(entry.name, {})
+        results.append(result.model_copy(update={"numbers": numbers, "curves": curves}))
     return Comparison(
-        task=recipe.task.kind,
+        task=plan.task,
         data=train_name,
         valid=valid_name,
-        matched=matched,
+        budget=plan.budget,
+        matched=plan.matched,
         prompt=contest.prompt,
+        command=terms.command,
         date=time.strftime("%Y-%m-%d"),
-        facts=_facts(recipe),
-        notes=(*notes, *_shortened_warm_ups(entries, out)),
-        results=tuple(_result(entry, contest, out) for entry in entries),
-        **words,
+        facts=_facts(entries[0].recipe),
+        notes=(*notes, *shares.notes, *_shortened_warm_ups(entries, out)),
+        results=tuple(results),
     )
 
 
@@ -188,32 +194,16 @@ def _result(entry: Entry, contest: Contest, out: Path) -> Result:
     """What a finished run was and is: from its log, and measured."""
     folder = out / entry.name
     recipe = Recipe.load(folder / checkpoint.RECIPE)
-    with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
-        records = [json.loads(line) for line in file]
-    validations = [record for record in records if contest.metric in record]
-    last = validations[-1]
-    measures = contest.measure(folder, recipe)
-    numbers = {
-        "updates": last["step"],
-        "training_tokens": last["tokens"],
-        "training_seconds": last["seconds"],
-        "training_tokens_per_second": last["tokens"] / max(last["seconds"], 1e-9),
-        **measures.numbers,
-    }
-    losses = tuple(record[contest.metric] for record in validations)
-    curves = {
-        "loss_seconds": Curve(x=tuple(record["seconds"] for record in validations), y=losses),
-        "loss_tokens": Curve(x=tuple(record["tokens"] for record in validations), y=losses),
-        **measures.curves,
-    }
+    validations = [record for record in folders.log_records(folder) if contest.metric in record]
+    measures = contest.measure(folder, recipe, validations)
     return Result(
         name=entry.name,
         recipe=entry.origin,
         family=check_cell(recipe).family,
         model=_sizes(recipe),
         folder=str(folder),
-        numbers=numbers,
-        curves=curves,
+        numbers=measures.numbers,
+        curves=measures.curves,
         sample=measures.sample,
     )
 
@@ -221,9 +211,14 @@ def _result(entry: Entry, contest: Contest, out: Path) -> Result:
 def _sizes(recipe: Recipe) -> str:
     """A model's shape in a line."""
     model, stacks = recipe.model, recipe.model.stacks().values()
+    trained = f"{recipe.train.precision} in training"
+    if isinstance(model, ResNetConfig):
+        depths, widths = " + ".join(map(str, model.depths)), ", ".join(map(str, model.widths))
+        return f"{depths} {model.block} blocks of {widths} channels, {model.norm} norm, {trained}"
     layers = " + ".join(f"{stack.n_layers} x {stack.mixer.kind}" for stack in stacks)
     feed_forward = f", d_ff {model.d_ff}" if model.d_ff else ", no feed-forward part"
-    return f"{layers}, d_model {model.d_model}{feed_forward}, {recipe.train.precision} in training"
+    patches = f", patches of {model.patch_size} x {model.patch_size} pixels" if isinstance(model, ViTConfig) else ""
+    return f"{layers}, d_model {model.d_model}{feed_forward}{patches}, {trained}"
 
 
 def _facts(recipe: Recipe) -> dict[str, str]:

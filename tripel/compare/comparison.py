@@ -65,11 +65,23 @@ class Comparison(Config):
         table = Table("", title=f"{self.data}: {self.budget}", title_justify="left", title_style="bold")
         for result in self.results:
             table.add_column(result.name, justify="right", overflow="fold")
-        for column in self._views().columns:
+        for column in self.columns:
             best = column.best_of(self.results)
             cells = [f"[bold]{column.show(r)}[/]" if i in best else column.show(r) for i, r in enumerate(self.results)]
             table.add_row(column.title, *cells)
         return table
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The numbers of the table: those that any contestant has."""
+        views = self._views()
+        columns = (*views.columns, *views.columns_of(self.results))
+        return tuple(c for c in columns if any(c.value(result) is not None for result in self.results))
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Those whose curve every contestant has."""
+        return tuple(p for p in self._views().pictures if all(p.name in result.curves for result in self.results))
 
     def to_json(self) -> str:
         """All of it as JSON; from_json gives it back."""
@@ -100,7 +112,7 @@ class Comparison(Config):
         from tripel.storage import atomic_write
 
         out = Path(out)
-        for picture in self._views().pictures:
+        for picture in self.pictures:
             atomic_write(out / f"{picture.name}.png", png(picture, self.results))
         atomic_write(out / FILE, self.to_json() + "\n")
         atomic_write(out / PAGE, self.to_html())
@@ -149,7 +161,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of one curve of every result. name: of the curve and of the file. sentence: what the picture shows."""
+    """A picture of one curve of every result. name: of the curve and of the file. sentence: what the picture shows.
+
+    x_ticks: on a logarithmic axis, powers of two, one, two and five of each ten, or where the points are.
+    """
 
     name: str
     title: str
@@ -158,16 +173,18 @@ class Picture:
     sentence: Callable[[Results], str]
     log_x: bool = False
     log_y: bool = False
-    x_unit: Literal["number", "time"] = "number"
-    y_unit: Literal["number", "bytes", "time"] = "number"
+    x_unit: Literal["number", "time", "count"] = "number"
+    y_unit: Literal["number", "bytes", "time", "share"] = "number"
+    x_ticks: Literal["twos", "tens", "points"] = "twos"
 
 
 @dataclass(frozen=True)
 class Views:
-    """How the results of a task are shown. sample_title: what its samples are. use: the command that uses a model, with
-    {folder} in it."""
+    """How the results of a task are shown. columns_of: more columns, which depend on the results. sample_title: what its
+    samples are. use: the command that uses a model, with {folder} in it."""
 
     columns: tuple[Column, ...]
     pictures: tuple[Picture, ...]
-    sample_title: str
     use: str
+    sample_title: str = ""
+    columns_of: Callable[[Results], tuple[Column, ...]] = lambda results: ()

@@ -19,9 +19,6 @@ from tripel.training.interrupt import StopRequest
 from tripel.training.log import RunLog
 from tripel.training.trainer import Trainer, TrainResult
 
-N_VALIDATIONS = 10
-"""About how often a run is validated."""
-
 _N_LOGGED = 200
 _LONGEST_WARMUP = 0.2
 _SHORTENED_WARMUP = 0.1
@@ -86,7 +83,7 @@ def set_length(run: Run, budget: Budget, pace: Pace) -> None:
         steps = max(1, round(budget.seconds * pace.updates / pace.seconds))
     train = {
         "steps": steps,
-        "valid_every": max(1, -(-steps // N_VALIDATIONS)),
+        "valid_every": max(1, -(-steps // budget.validations)),
         "log_every": min(run.recipe.train.log_every, max(1, steps // _N_LOGGED)),
     }
     sections: dict[str, Config] = {"train": run.recipe.train.model_copy(update=train)}

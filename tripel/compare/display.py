@@ -8,17 +8,19 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from tripel.compare.budget import Budget
 from tripel.compare.contest import LiveMetric
 from tripel.compare.contestant import Contestant
 from tripel.compare.words import whole
 
 
 class Display:
-    """Context manager. told: as `say` prints it, above the table where there is one."""
+    """Context manager. title: what they train for, in words. unit: what runs count as tokens."""
 
-    def __init__(self, console: Console, contestants: Sequence[Contestant], budget: Budget, live: Sequence[LiveMetric]):
-        self._console, self._contestants, self._budget, self._metrics = console, contestants, budget, live
+    def __init__(
+        self, console: Console, contestants: Sequence[Contestant], title: str, live: Sequence[LiveMetric], unit: str
+    ) -> None:
+        self._console, self._contestants, self._title = console, contestants, title
+        self._metrics, self._unit = live, unit
         self._live = (
             Live(console=console, get_renderable=self._table, auto_refresh=False) if console.is_terminal else None
         )
@@ -48,16 +50,24 @@ class Display:
         shown = [f"{m.title} {valid[m.metric]:{m.form}}" for m in self._metrics if m.metric in valid]
         train = contestant.train_record.get("train_loss")
         return [
-            f"{contestant.share:4.0%} of {self._budget}",
+            f"{contestant.share:4.0%} of {self._title}",
             f"step {step}",
-            f"{whole(contestant.tokens_per_second)} tok/s",
+            f"{whole(contestant.tokens_per_second)} {self._unit}/s",
             *([f"train loss {train:.3f}"] if train is not None else []),
             *shown,
         ]
 
     def _table(self) -> Table:
-        titles = ("", "budget", "", "step", "tok/s", "train loss", *(metric.title for metric in self._metrics))
-        table = Table(box=None, title=str(self._budget), title_justify="left", title_style="bold", pad_edge=False)
+        titles = (
+            "",
+            "budget",
+            "",
+            "step",
+            f"{self._unit}/s",
+            "train loss",
+            *(metric.title for metric in self._metrics),
+        )
+        table = Table(box=None, title=self._title, title_justify="left", title_style="bold", pad_edge=False)
         for title in titles:
             table.add_column(title, justify="left" if not title else "right", no_wrap=True)
         for contestant in self._contestants:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tripel.compare.budget import Budget
 from tripel.compare.contest import Contest
+from tripel.compare.contests import subject_of
 from tripel.errors import InputError, RecipeError
 from tripel.recipe import Recipe
 
@@ -46,11 +47,10 @@ def load_entries(recipes: Sequence[str | Path], overrides: Sequence[str]) -> lis
                 expected="recipes of different names: each is the name of a run folder",
                 mend="leave one out, or give its file another name",
             )
-    tasks = {entry.recipe.task.kind: entry for entry in reversed(entries)}
-    if len(tasks) > 1:
+    if len({subject_of(entry.recipe) for entry in entries}) > 1:
         raise InputError(
             "recipes for different tasks cannot be compared",
-            given=", ".join(f"{entry.name}: {entry.recipe.task.kind}" for entry in entries),
+            given=", ".join(f"{entry.name}: {subject_of(entry.recipe)}" for entry in entries),
             expected="recipes of one task",
             mend="leave out those of the other task",
         )

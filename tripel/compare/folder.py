@@ -1,14 +1,16 @@
 """The folder of a comparison: what was agreed at its start, so that the same command goes on and another is refused.
 
 OUT/plan.json           data, budget and the recipes, as they were made equal; what is finished
-    tokenizer.json      the one tokenizer of all
+    tokenizer.json      the one tokenizer of all, where they read text
     NAME/, NAME.log     a run folder for each contestant, and what its training said
+    share-5/NAME/ ...   the same for 5 % of the training data
     comparison.json, comparison.html, *.png     the report, when all have finished
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ from pydantic import ValidationError
 from tripel import checkpoint, storage
 from tripel.config import Config
 from tripel.errors import CheckpointError, InputError
+from tripel.recipe import Recipe
 from tripel.text.pair import TokenizerPair
 
 PLAN = "plan.json"
@@ -35,18 +38,22 @@ class PlannedRun(Config):
 
 
 class Plan(Config):
-    """What must not change between a comparison and its continuation. budget: in words. fingerprint: of the data."""
+    """What must not change between a comparison and its continuation. budget: in words. fingerprint: of the data.
+
+    seen: how many examples each run on a share of the data sees at most; None until the first of them begins.
+    """
 
     tripel_comparison: int = 1
     task: str
     budget: str
     matched: bool
     fingerprint: str
+    seen: int | None = None
     runs: dict[str, PlannedRun]
 
     def continued(self, new: Plan, out: Path) -> Plan:
         """This plan with the runs that only the new one has. Raises InputError when anything differs."""
-        given, stored = new.model_dump(exclude={"runs"}), self.model_dump(exclude={"runs"})
+        given, stored = (plan.model_dump(exclude={"runs", "seen"}) for plan in (new, self))
         different = [f"{key}: {stored[key]} -> {given[key]}" for key in stored if stored[key] != given[key]]
         for name in self.runs.keys() & new.runs.keys():
             before, after = _flat(self.runs[name].recipe), _flat(new.runs[name].recipe)
@@ -60,6 +67,11 @@ class Plan(Config):
                 mend="name another folder with --out",
             )
         return self.model_copy(update={"runs": {**new.runs, **self.runs}})
+
+    def with_runs(self, recipes: Mapping[str, Recipe]) -> Plan:
+        """The plan with those of these runs that it does not have yet."""
+        new = {name: PlannedRun(recipe=recipe.model_dump(mode="json")) for name, recipe in recipes.items()}
+        return self.model_copy(update={"runs": {**new, **self.runs}})
 
     def with_run(self, name: str, **changes: Any) -> Plan:
         """The plan with other fields of one run."""
@@ -99,7 +111,7 @@ def stored_plan(out: Path) -> Plan | None:
 
 
 def stored_tokenizers(out: Path) -> TokenizerPair | None:
-    """The comparison's tokenizer, if it was begun."""
+    """The comparison's tokenizer, if it was begun and reads text."""
     return TokenizerPair.load(out) if (out / checkpoint.TOKENIZER_FILES[0]).exists() else None
 
 
@@ -109,7 +121,7 @@ def write_plan(out: Path, plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def begun(out: Path, stored: Plan | None, plan: Plan, tokenizers: TokenizerPair) -> Iterator[Plan]:
+def begun(out: Path, stored: Plan | None, plan: Plan, tokenizers: TokenizerPair | None) -> Iterator[Plan]:
     """The folder of a plan, held by this process until the block ends, and the plan with what is finished already.
 
     A run whose folder somebody has removed counts as not begun. Raises InputError for another comparison than the stored
@@ -122,10 +134,17 @@ def begun(out: Path, stored: Plan | None, plan: Plan, tokenizers: TokenizerPair)
                 plan = plan.with_run(name, finished=False)
     else:
         with storage.replaced_files(out) as draft:
-            tokenizers.save(draft)
+            if tokenizers is not None:
+                tokenizers.save(draft)
             (draft / PLAN).write_text(_as_json(plan), encoding="utf-8")
     with storage.held(out):
         yield plan
+
+
+def log_records(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, in order."""
+    with (run / "metrics.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def _as_json(plan: Plan) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from tripel.errors import RecipeError
 from tripel.models.build import build, count_parameters
-from tripel.models.config import SkeletonConfig, Vocabulary
+from tripel.models.config import (
+    AnyModelConfig,
+    AnyVocabulary,
+    ResNetConfig,
+    StackedConfig,
+    TextModelConfig,
+    ViTConfig,
+)
 from tripel.recipe import Recipe
 
 TOLERANCE = 0.03
@@ -23,21 +31,22 @@ _WIDEST = 65536
 _FARTHEST = 1024
 
 
-def n_parameters(recipe: Recipe, vocabulary: Vocabulary) -> int:
+def n_parameters(recipe: Recipe, vocabulary: AnyVocabulary) -> int:
     """Parameters of the model that a recipe describes; nothing is allocated."""
     return _count(recipe.model, vocabulary)
 
 
-def match_parameters(recipe: Recipe, n_wanted: int, vocabulary: Vocabulary) -> Recipe:
+def match_parameters(recipe: Recipe, n_wanted: int, vocabulary: AnyVocabulary) -> Recipe:
     """The recipe with d_model, and what is given in proportion to it, so that it has n_wanted parameters within TOLERANCE.
 
-    Widths that are multiples of 16 or 8 are preferred: products of such are fast. Raises RecipeError when no width does.
+    d_model of a residual convolutional network is the width of its last stage. Widths that are multiples of 16 or 8 are
+    preferred: products of such are fast. Raises RecipeError when no width does.
     """
     model = recipe.model
     if _error(model, n_wanted, vocabulary) <= TOLERANCE:
         return recipe
     width = _real_width(model, n_wanted, vocabulary)
-    best: SkeletonConfig = model
+    best: AnyModelConfig = model
     for grain in _GRAINS:
         below = max(int(width // grain) * grain, grain)
         for d_model in (below, below + grain):
@@ -50,7 +59,7 @@ def match_parameters(recipe: Recipe, n_wanted: int, vocabulary: Vocabulary) -> R
         return recipe.model_copy(update={"model": best})
     nearest = _scaled(model, _valid_width(model, round(width)))
     for candidate in (best, nearest):
-        if candidate is not None and candidate.d_ff:
+        if isinstance(candidate, StackedConfig) and candidate.d_ff:
             tuned = _with_feed_forward(candidate, n_wanted, vocabulary)
             if tuned is not None:
                 return recipe.model_copy(update={"model": tuned})
@@ -58,15 +67,15 @@ def match_parameters(recipe: Recipe, n_wanted: int, vocabulary: Vocabulary) -> R
         "no width gives this model as many parameters as the first recipe's",
         given=f"{_count(best, vocabulary):,} parameters with d_model {best.d_model}",
         expected=f"{n_wanted:,} within {TOLERANCE:.0%}",
-        mend="change n_layers or d_ff of one of the recipes, or compare without --match",
+        mend="change the depth or a width of one of the recipes, or compare without --match",
     )
 
 
-def _error(model: SkeletonConfig, n_wanted: int, vocabulary: Vocabulary) -> float:
+def _error(model: AnyModelConfig, n_wanted: int, vocabulary: AnyVocabulary) -> float:
     return abs(_count(model, vocabulary) / n_wanted - 1)
 
 
-def _real_width(model: SkeletonConfig, n_wanted: int, vocabulary: Vocabulary) -> float:
+def _real_width(model: AnyModelConfig, n_wanted: int, vocabulary: AnyVocabulary) -> float:
     """About the d_model that is wanted: parameters grow between linearly and with the square of it."""
     low, high = 1.0, float(_WIDEST)
     while high / low > 1.002:
@@ -79,7 +88,7 @@ def _real_width(model: SkeletonConfig, n_wanted: int, vocabulary: Vocabulary) ->
     return math.sqrt(low * high)
 
 
-def _valid_width(model: SkeletonConfig, d_model: int) -> int:
+def _valid_width(model: AnyModelConfig, d_model: int) -> int:
     """The nearest width that the model can have: heads must divide it."""
     for distance in range(_FARTHEST):
         for width in (d_model + distance, d_model - distance):
@@ -88,9 +97,11 @@ def _valid_width(model: SkeletonConfig, d_model: int) -> int:
     return model.d_model
 
 
-def _scaled(model: SkeletonConfig, d_model: int) -> SkeletonConfig | None:
+def _scaled(model: AnyModelConfig, d_model: int) -> AnyModelConfig | None:
     """The model with this width; None where it cannot have it."""
     share = d_model / model.d_model
+    if isinstance(model, ResNetConfig):
+        return _scaled_stages(model, share)
     tree = model.model_dump()
     tree["d_model"], tree["d_ff"] = d_model, _in_grain(model.d_ff, share)
     for stack in (tree, *(tree[name] for name in model.stacks() if isinstance(tree.get(name), dict))):
@@ -99,6 +110,26 @@ def _scaled(model: SkeletonConfig, d_model: int) -> SkeletonConfig | None:
         mixer = stack.get("mixer", {})
         if mixer.get("d_hidden"):
             mixer["d_hidden"] = max(round(mixer["d_hidden"] * share), 1)
+    if tree.get("stem") == "conv":
+        tree["stem_width"] = max(round(tree["stem_width"] * share), 1)
+    return _valid(model, tree)
+
+
+def _scaled_stages(model: ResNetConfig, share: float) -> AnyModelConfig | None:
+    """The network with all its channels times share, as far as groups and bottlenecks divide them. All but the last stage's
+    are multiples of 8 where they are many, which convolutions are faster with."""
+    needed = math.lcm(4 if model.block == "bottleneck" else 1, model.n_groups if model.norm == "group" else 1)
+
+    def scaled(width: int, wanted: int = 8) -> int:
+        grain = math.lcm(needed, wanted if width * share >= 4 * wanted else 1)
+        return max(round(width * share / grain), 1) * grain
+
+    *inner, last = model.widths
+    widths = (*(scaled(width) for width in inner), scaled(last, 1))
+    return _valid(model, model.model_dump() | {"stem_width": scaled(model.stem_width), "widths": widths})
+
+
+def _valid(model: AnyModelConfig, tree: dict[str, Any]) -> AnyModelConfig | None:
     try:
         return type(model).model_validate(tree)
     except ValidationError:
@@ -111,7 +142,20 @@ def _in_grain(d_ff: int, share: float) -> int:
     return round(d_ff * share / grain) * grain
 
 
-def _with_feed_forward(model: SkeletonConfig, n_wanted: int, vocabulary: Vocabulary) -> SkeletonConfig | None:
+def widths_changed(old: AnyModelConfig, new: AnyModelConfig) -> list[str]:
+    """The widths that match_parameters gave a model, as `d_model 64 -> 96`."""
+    before, after = old.model_dump(), new.model_dump()
+    changed = [key for key in ("d_model", "d_ff", "stem_width", "widths") if before.get(key) != after.get(key)]
+    return [f"{key} {_plain(before[key])} -> {_plain(after[key])}" for key in changed]
+
+
+def _plain(width: Any) -> str:
+    return " ".join(map(str, width)) if isinstance(width, (list, tuple)) else str(width)
+
+
+def _with_feed_forward(
+    model: TextModelConfig | ViTConfig, n_wanted: int, vocabulary: AnyVocabulary
+) -> AnyModelConfig | None:
     """The model with the d_ff that gives it n_wanted parameters, where a width of its own steps is too coarse."""
     n = _count(model, vocabulary)
     per_unit = _count(model.model_copy(update={"d_ff": model.d_ff + 1}), vocabulary) - n
@@ -120,6 +164,6 @@ def _with_feed_forward(model: SkeletonConfig, n_wanted: int, vocabulary: Vocabul
     return tuned if d_ff >= 1 and _error(tuned, n_wanted, vocabulary) <= TOLERANCE else None
 
 
-def _count(model: SkeletonConfig, vocabulary: Vocabulary) -> int:
+def _count(model: AnyModelConfig, vocabulary: AnyVocabulary) -> int:
     with torch.device("meta"):
-        return count_parameters(build(model, vocabulary))  # type: ignore[arg-type]
+        return count_parameters(build(model, vocabulary))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from tripel.compare.comparison import Curve, Views
-from tripel.compare.contest import Contest, LiveMetric, Measures
+from tripel.compare.contest import Contest, LiveMetric, Measures, curve_of, naming, training_numbers
 from tripel.compare.generation import context_lengths, seconds_per_token, state_bytes, tokens_per_second
 from tripel.compare.text_views import VIEWS
 from tripel.compare.words import listed
@@ -20,6 +19,7 @@ from tripel.decode.prepare import prepare_decoder
 from tripel.errors import DataError
 from tripel.jobs.next_token import NextTokenJob, context_of, stream_loss
 from tripel.models.build import count_parameters
+from tripel.models.config import Vocabulary
 from tripel.pipelines.complete import Completer
 from tripel.pipelines.load import load_completer
 from tripel.recipe import Recipe
@@ -66,11 +66,12 @@ class TextContest(Contest):
         self.report = job.report
         assert job.texts.valid is not None
         self.fingerprint = f"{job.texts.train.fingerprint} {job.texts.valid.fingerprint}"
-        self.tokenizers = tokenizers if tokenizers is not None else job.train_tokenizers()
-        with _naming(first[0]):
-            job.encode(self.tokenizers)
+        self.tokenizers = pair = tokenizers if tokenizers is not None else job.train_tokenizers()
+        self._tokenizer = pair.target
+        with naming(first[0]):
+            job.encode(pair)
         for name, recipe in others:
-            with _naming(name):
+            with naming(name):
                 _require_windows(job, recipe)
         assert job.valid_stream is not None
         if job.valid_stream.n_tokens < 2:
@@ -80,7 +81,6 @@ class TextContest(Contest):
                 expected="at least 2",
                 mend="name a longer one with --valid FILE, or compare on more text",
             )
-        self.vocabulary = job.vocabulary
         self.prompt = self._beginning(job.valid_stream.ids[:_PROMPT_CHARACTERS].tolist())
 
     def names_of_data(self) -> tuple[str, str]:
@@ -99,7 +99,10 @@ class TextContest(Contest):
             notes.append(f"{listed(carrying)}: goes on from window to window with its state, and so knows earlier text")
         return notes
 
-    def measure(self, folder: Path, recipe: Recipe) -> Measures:
+    def vocabulary_of(self, recipe: Recipe) -> Vocabulary:
+        return self._job.vocabulary
+
+    def measure(self, folder: Path, recipe: Recipe, validations: Sequence[Mapping[str, Any]]) -> Measures:
         completer = load_completer(folder, device=str(parallel.pick_device(recipe.train.device)))
         model = completer.model
         assert self._job.valid_stream is not None
@@ -109,6 +112,7 @@ class TextContest(Contest):
         held = {n: state_bytes(model, n) for n in lengths}
         seconds = seconds_per_token(decoder, lengths)
         numbers = {
+            **training_numbers(validations[-1], self.unit),
             "parameters": count_parameters(model),
             "context": context_of(recipe),
             **loss.metrics(),
@@ -117,6 +121,8 @@ class TextContest(Contest):
             "state_tokens": lengths[-1],
         }
         curves = {
+            "loss_seconds": curve_of(validations, "seconds", self.metric),
+            "loss_tokens": curve_of(validations, "tokens", self.metric),
             "position": binned(loss.nats_per_position),
             "memory": Curve(x=tuple(held), y=tuple(held.values())),
             "token_time": Curve(x=tuple(seconds), y=tuple(seconds.values())),
@@ -125,7 +131,7 @@ class TextContest(Contest):
 
     def _beginning(self, ids: list[int]) -> str:
         """The first words of a text, as far as the tokenizer knows them."""
-        tokenizer = self.tokenizers.target
+        tokenizer = self._tokenizer
         if tokenizer.unk_id in ids:
             ids = ids[: ids.index(tokenizer.unk_id)]
         text = tokenizer.decode(ids)[:_PROMPT_CHARACTERS]
@@ -147,15 +153,6 @@ def binned(values: np.ndarray, n_bins: int = _BINS) -> Curve:
     parts = [(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True)]
     x = tuple(float((first + last - 1) / 2) for first, last in parts)
     return Curve(x=x, y=tuple(float(values[first - 1 : last - 1].mean()) for first, last in parts))
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Say of an error whose it is."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{name}: {error.what}", given=error.given, expected=error.expected, mend=error.mend) from None
 
 
 def _require_windows(job: NextTokenJob, recipe: Recipe) -> None:

@@ -31,8 +31,8 @@ def fragment(comparison: Comparison, views: Views) -> str:
     style = resources.files("tripel.compare").joinpath("page.css").read_text(encoding="utf-8")
     parts = (
         _introduction(comparison),
-        _numbers(comparison, views),
-        _pictures(comparison, views),
+        _numbers(comparison),
+        _pictures(comparison),
         _samples(comparison, views),
         _repeating(comparison, views),
     )
@@ -59,12 +59,12 @@ def _introduction(comparison: Comparison) -> Iterator[str]:
         yield "</ul>"
 
 
-def _numbers(comparison: Comparison, views: Views) -> Iterator[str]:
+def _numbers(comparison: Comparison) -> Iterator[str]:
     yield '<h2>In numbers</h2>\n<div class="wide">\n<table>\n<thead>\n<tr><th></th>'
     for place, result in enumerate(comparison.results):
         yield f"<th>{_dot(place)}{_text(result.name)}<small>{_text(result.family)}</small></th>"
     yield "</tr>\n</thead>\n<tbody>"
-    for column in views.columns:
+    for column in comparison.columns:
         best = column.best_of(comparison.results)
         cells = [_text(column.show(result)) for result in comparison.results]
         marked = [f"<td><b>{cell}</b></td>" if i in best else f"<td>{cell}</td>" for i, cell in enumerate(cells)]
@@ -72,9 +72,9 @@ def _numbers(comparison: Comparison, views: Views) -> Iterator[str]:
     yield '</tbody>\n</table>\n</div>\n<p class="small">Bold: the best of a row, where one end of it is better.</p>'
 
 
-def _pictures(comparison: Comparison, views: Views) -> Iterator[str]:
+def _pictures(comparison: Comparison) -> Iterator[str]:
     yield '<h2>In pictures</h2>\n<div class="pictures">'
-    for picture in views.pictures:
+    for picture in comparison.pictures:
         yield _figure(picture, comparison)
     yield "</div>"
 

@@ -20,7 +20,13 @@ _MARKS = "osD^vPX"
 _DASHES = ("-", "--", ":", "-.")
 _SIZE = (6.0, 3.7)
 _LEAST_GAP = 11.0
-_TICKS: dict[str, Callable[[float], str]] = {"bytes": size, "time": duration}
+_NAME_DISTANCE = 10.0
+_TICKS: dict[str, Callable[[float], str]] = {
+    "bytes": size,
+    "time": duration,
+    "count": count,
+    "share": lambda x: f"{100 * x:.4g} %",
+}
 
 
 def colour_of(place: int) -> str:
@@ -72,30 +78,37 @@ def _draw(figure: Figure, picture: Picture, results: Results) -> None:
         axes.set_xscale("log")
     if picture.log_y:
         axes.set_yscale("log")
-    _ticks(axes, "x", picture.x_unit, picture.log_x)
-    _ticks(axes, "y", picture.y_unit, picture.log_y)
+    points = sorted({x for result in results for x in result.curves[picture.name].x})
+    _ticks(axes, "x", picture.x_unit, _places(picture, points) if picture.log_x else None)
+    _ticks(axes, "y", picture.y_unit, _round_numbers if picture.log_y else None)
     axes.tick_params(labelsize=8.5, length=3, color="#888888")
     axes.grid(True, color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
     # Room on the right for the names, which are placed when the layout is known.
-    axes.annotate(
-        max((r.name for r in results), key=len), (1.03, 0.5), xycoords="axes fraction", alpha=0.0,
-        fontsize=9, fontweight="bold",
-    )  # fmt: skip
+    for result in results:
+        axes.annotate(
+            result.name, (1.0, 0.5), (_NAME_DISTANCE, 0.0), xycoords="axes fraction", textcoords="offset points",
+            alpha=0.0, fontsize=9, fontweight="bold",
+        )  # fmt: skip
 
 
-def _ticks(axes: Axes, which: Literal["x", "y"], unit: str, log: bool) -> None:
-    """Numbers with their units; on a logarithmic axis powers of two (for text) or one, two, five of each ten."""
+def _places(picture: Picture, points: list[float]) -> Callable[[float, float], list[float]]:
+    """What says where a logarithmic axis from low to high has its numbers. points: of the curves."""
+    if picture.x_ticks == "points":
+        return lambda low, high: points
+    return _powers_of_two if picture.x_ticks == "twos" else _round_numbers
+
+
+def _ticks(axes: Axes, which: Literal["x", "y"], unit: str, log: Callable[[float, float], list[float]] | None) -> None:
+    """Numbers with their units. log: of a logarithmic axis, the places of its numbers."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     form = _TICKS.get(unit)
-    if log:
-        low, high = axis.get_view_interval()
-        places = _powers_of_two(low, high) if which == "x" else _round_numbers(low, high)
-        axis.set_major_locator(FixedLocator(places))
+    if log is not None:
+        axis.set_major_locator(FixedLocator(log(*axis.get_view_interval())))
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(FuncFormatter(lambda x, _: (form or whole)(x)))
@@ -104,7 +117,7 @@ def _ticks(axes: Axes, which: Literal["x", "y"], unit: str, log: bool) -> None:
         low, high = axis.get_view_interval()
         axis.set_major_locator(FixedLocator(_clock_times(max(low, 0.0), high)))
     else:
-        axis.set_major_locator(MaxNLocator(6))
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     if form is not None or max(map(abs, axis.get_view_interval())) >= 1000:
         axis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x == 0 else (form or count)(x)))
 
@@ -140,7 +153,7 @@ def _name_lines(axes: Axes, picture: Picture, results: Results) -> None:
     low, high = (float(axes.transAxes.transform((0.0, y))[1]) * points for y in (0.0, 1.0))
     heights = _apart([float(y) * points for _, y in at], low, high)
     for place, (result, end, (x, y), height) in enumerate(zip(results, ends, at, heights, strict=True)):
-        across = (right - float(x)) * points + 10.0
+        across = (right - float(x)) * points + _NAME_DISTANCE
         up = height - float(y) * points
         far = across > 14.0 or abs(up) > 4.0
         line = {

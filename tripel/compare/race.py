@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -31,13 +32,23 @@ _CALIBRATION_SHARE = 0.03
 _LONGEST_CALIBRATION = 5.0
 
 
-def race(
-    entries: Sequence[Entry], contest: Contest, budget: Budget, plan: Plan, out: Path, console: Console, command: str
-) -> Plan | None:
+@dataclass(frozen=True)
+class Terms:
+    """What goes for all races of a comparison. command: what a person typed for it."""
+
+    contest: Contest
+    out: Path
+    console: Console
+    command: str
+
+
+def race(entries: Sequence[Entry], budgets: Mapping[str, Budget], plan: Plan, terms: Terms, title: str) -> Plan | None:
     """Train those entries that are not finished; the plan with all finished, or None when it was interrupted.
 
-    Whatever ends it, each run has a checkpoint of its last update, from which the next race goes on.
+    budgets: of each entry by name; title: all of them in words. Whatever ends it, each run has a checkpoint of its last
+    update, from which the next race goes on.
     """
+    contest, out, console = terms.contest, terms.out, terms.console
     waiting = [entry for entry in entries if not plan.runs[entry.name].finished]
     for entry in entries:
         if entry not in waiting:
@@ -47,8 +58,8 @@ def race(
     with StopRequest() as stop, contextlib.ExitStack() as closing:
         contestants, precision = [], _precision(waiting)
         for entry in waiting:
-            entry = _with_precision(entry, precision)
-            run, resume = closing.enter_context(_opened(entry, contest.tokenizers, out / entry.name, command))
+            entry, budget = _with_precision(entry, precision), budgets[entry.name]
+            run, resume = closing.enter_context(_opened(entry, contest.tokenizers, out / entry.name, terms.command))
             random = random_state()
             if not resume:
                 pace = _pace(run, budget, stop)
@@ -56,13 +67,13 @@ def race(
                     return None
                 set_length(run, budget, pace)
                 plan = plan.with_run(entry.name, updates=pace.updates, seconds=pace.seconds)
-            say(console, f"{entry.name}: {_described(run, resume)}")
+            say(console, f"{entry.name}: {_described(run, resume, contest.unit)}")
             planned = plan.runs[entry.name]
             pace = Pace(planned.updates, planned.seconds)
             contestants.append(Contestant(entry.name, run, budget, pace, stop, random))
             closing.callback(contestants[-1].close)
         write_plan(out, plan)
-        _train(contestants, Display(console, contestants, budget, contest.live), stop)
+        _train(contestants, Display(console, contestants, title, contest.live, contest.unit), stop)
         for contestant in contestants:
             contestant.run.finish(contestant.result)
             if contestant.result.reason != "interrupted":
@@ -72,10 +83,11 @@ def race(
 
 
 @contextlib.contextmanager
-def _opened(entry: Entry, tokenizers: TokenizerPair, folder: Path, command: str) -> Iterator[tuple[Run, bool]]:
+def _opened(entry: Entry, tokenizers: TokenizerPair | None, folder: Path, command: str) -> Iterator[tuple[Run, bool]]:
     """A contestant's run, and whether it goes on from a checkpoint. What it says goes to a file beside its folder."""
     resume = bool(checkpoint.list_steps(folder))
     recipe = Recipe.load(folder / checkpoint.RECIPE) if resume else entry.recipe
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         folder.with_name(f"{folder.name}.log").open("a", encoding="utf-8") as log,
         opened(
@@ -140,7 +152,7 @@ def _with_precision(entry: Entry, precision: Precision) -> Entry:
     return entry.with_section("train", train.model_copy(update={"precision": precision}))
 
 
-def _described(run: Run, resume: bool) -> str:
+def _described(run: Run, resume: bool, unit: str) -> str:
     if resume:
         return f"goes on from step {run.trainer.progress.step:,}"
-    return f"about {run.recipe.train.steps:,} updates of {run.recipe.train.tokens_per_step:,} tokens"
+    return f"about {run.recipe.train.steps:,} updates of {run.recipe.train.tokens_per_step:,} {unit}"

@@ -140,6 +140,6 @@ VIEWS = Views(
             y_unit="time",
         ),
     ),
-    sample_title="drawn at temperature 0.8, seed 1",
     use='tripel complete {folder} "..."',
+    sample_title="drawn at temperature 0.8, seed 1",
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 def count(value: float) -> str:
     """12345678 as 12.3 M."""
-    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for factor, unit in ((1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= factor:
             return f"{value / factor:.3g}{unit}"
     return f"{value:.3g}"
@@ -35,6 +35,11 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def percent(share: float) -> str:
+    """0.9012 as 90.12 %."""
+    return f"{100 * share:.2f} %"
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -32,26 +32,37 @@ class Example:
     problem: Problem | None = None
 
 
-def read_examples(path: Path, text_column: str, label_column: str) -> Iterator[Example]:
-    """The examples of a file, whose kind its name tells.
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The names of the two columns, and the option by which that of the first is set."""
+
+    text: str
+    label: str
+    option: str
+
+
+def read_examples(
+    path: Path, text_column: str, label_column: str, *, text_option: str = "text_column"
+) -> Iterator[Example]:
+    """The examples of a file, whose kind its name tells. text_option: the setting that messages name for text_column.
 
     Raises DataError for a file that cannot be read, for one that lacks a column, naming those that are there, and for CSV
     whose quotes do not close.
     """
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    kind, named = path.name.removesuffix(".gz").rpartition(".")[2], _Columns(text_column, label_column, text_option)
     if kind == "jsonl":
-        return _jsonl(path, text_column, label_column)
-    return _csv(path, text_column, label_column) if kind == "csv" else _tsv(path, text_column, label_column)
+        return _jsonl(path, named)
+    return _csv(path, named) if kind == "csv" else _tsv(path, named)
 
 
-def _tsv(path: Path, text_column: str, label_column: str) -> Iterator[Example]:
+def _tsv(path: Path, named: _Columns) -> Iterator[Example]:
     """Columns under a header line that names them; without one, `label<TAB>text`. Quotes are part of a text."""
     places: tuple[int, int] | None = None
-    named = (text_column, label_column) != (TEXT_COLUMN, LABEL_COLUMN)
+    other_names = (named.text, named.label) != (TEXT_COLUMN, LABEL_COLUMN)
     for line in _written_lines(path):
         columns = line.text.split("\t")
-        if line.number == 1 and (named or {text_column, label_column} & set(columns)):
-            places = _places(path, 1, columns, text_column, label_column)
+        if line.number == 1 and (other_names or {named.text, named.label} & set(columns)):
+            places = _places(path, 1, columns, named)
         elif places is not None:
             yield _from_columns(columns, places, line.number, line.problem)
         else:
@@ -59,7 +70,7 @@ def _tsv(path: Path, text_column: str, label_column: str) -> Iterator[Example]:
             yield Example(text, label, line.number, line.problem or (None if tab else "bad record"))
 
 
-def _csv(path: Path, text_column: str, label_column: str) -> Iterator[Example]:
+def _csv(path: Path, named: _Columns) -> Iterator[Example]:
     problems: dict[int, Problem] = {}
 
     def lines() -> Iterator[str]:
@@ -84,12 +95,12 @@ def _csv(path: Path, text_column: str, label_column: str) -> Iterator[Example]:
             continue
         problem = next((problems.pop(n) for n in range(begins, reader.line_num + 1) if n in problems), None)
         if places is None:
-            places = _places(path, begins, columns, text_column, label_column)
+            places = _places(path, begins, columns, named)
         elif columns:  # a blank line is not a record
             yield _from_columns(columns, places, begins, problem)
 
 
-def _jsonl(path: Path, text_column: str, label_column: str) -> Iterator[Example]:
+def _jsonl(path: Path, named: _Columns) -> Iterator[Example]:
     looked = False
     for line in _written_lines(path):
         record = _record(line)
@@ -97,9 +108,9 @@ def _jsonl(path: Path, text_column: str, label_column: str) -> Iterator[Example]
             yield Example(line.text, "", line.number, line.problem or "bad record")
             continue
         if not looked:
-            _places(path, line.number, list(record), text_column, label_column)
+            _places(path, line.number, list(record), named)
             looked = True
-        text, label = record.get(text_column), _spelled(record.get(label_column))
+        text, label = record.get(named.text), _spelled(record.get(named.label))
         if not isinstance(text, str) or label is None or _has_surrogates(text + label):
             yield Example("", "", line.number, line.problem or "bad record")
         else:
@@ -135,10 +146,10 @@ def _has_surrogates(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _places(path: Path, line: int, columns: list[str], text_column: str, label_column: str) -> tuple[int, int]:
+def _places(path: Path, line: int, columns: list[str], named: _Columns) -> tuple[int, int]:
     """Where the two columns are."""
     columns = [column.strip() for column in columns]
-    for option, name in (("text_column", text_column), ("label_column", label_column)):
+    for option, name in ((named.option, named.text), ("label_column", named.label)):
         if name not in columns:
             there = ", ".join(repr(column[:_SHOWN]) for column in columns[:_SHOWN])
             raise DataError(
@@ -149,7 +160,7 @@ def _places(path: Path, line: int, columns: list[str], text_column: str, label_c
                 expected=f"one named {name!r}",
                 mend=f"set data.{option} to the column's name, or correct the header",
             )
-    return columns.index(text_column), columns.index(label_column)
+    return columns.index(named.text), columns.index(named.label)
 
 
 def _from_columns(columns: list[str], places: tuple[int, int], line: int, problem: Problem | None) -> Example:

@@ -55,7 +55,7 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A data set with a name. use: an example of how a recipe names it."""
+    """A data set with a name. use: an example of how a recipe names it. classes: what its numbered labels stand for."""
 
     name: str
     what: str
@@ -63,6 +63,7 @@ class KnownSet:
     home: str
     use: str
     files: tuple[KnownFile, ...]
+    classes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -280,7 +281,19 @@ _SETS = (
         what="28x28 grey pictures of clothing in 10 classes: 60,000 train, 10,000 test; IDX format",
         licence="MIT",
         home="https://github.com/zalandoresearch/fashion-mnist",
-        use="fashion-mnist",
+        use="fashion-mnist/train",
+        classes=(  # the table Labels in the data set's README
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
         files=(
             KnownFile(
                 "train-images-idx3-ubyte",

@@ -28,16 +28,26 @@ class only, and labels that the training set has not, are refused.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from tripel.config import Config
 from tripel.data.checks import Action, DataReport, Finding, Tally, check_unknown
+from tripel.data.classes import (
+    SHARE_STEPS,
+    TEXTS,
+    LabelsSeen,
+    Repeat,
+    against,
+    classes_of,
+    divided,
+    findings_of,
+    report_classes,
+    require_known,
+)
 from tripel.data.examples import LABEL_COLUMN, TEXT_COLUMN, Example, read_examples
 from tripel.data.names import find_labelled
 from tripel.errors import DataError
@@ -48,14 +58,6 @@ UNUSABLE = ("bad UTF-8", "bad record", "over-long line", "over-long text", "empt
 """The findings that make an example of no use for training."""
 
 _UNSCORABLE = ("bad record", "empty label")
-_REPEATS = ("duplicate", "conflicting labels")
-# One class with so many times the examples of another is worth knowing.
-_UNEQUAL = 10
-# From so many examples on, more than one label for every two of them are no classes: another column was read.
-_EXAMPLES_TO_TELL = 20
-_SHARE_STEPS = 10_000
-_SHOWN = 8
-_SHOWN_CHARACTERS = 40
 
 
 class LabelledDataConfig(Config):
@@ -147,7 +149,7 @@ def load_labelled_splits(config: LabelledDataConfig) -> LabelledSplits:
     Raises DataError for what load_labelled raises, for a training set of one class or of hardly an example for each label,
     and for labels in another set that the training set has not.
     """
-    report = DataReport(unit="examples")
+    report = DataReport(unit=TEXTS.unit)
     parts, seen = [], LabelsSeen()
     for name in config.train_names:
         part, findings = load_labelled(name, config, training=True, seen=seen)
@@ -161,32 +163,17 @@ def load_labelled_splits(config: LabelledDataConfig) -> LabelledSplits:
             continue
         text, findings = load_labelled(held_out_name, config, training=False)
         report.add(findings)
-        train = _against(train, text, config, report)
+        train = against(train, text, _keys, report, drop=config.drop_overlap)
         held_out.append(text)
     valid, test = held_out
     labels = classes_of(train)
     if valid is None and config.valid_share:
-        train, valid = _divided(train, config.valid_share)
+        train, valid = divided(train, config.valid_share, _draws(train), TEXTS.unit)
     for other in (valid, test):
         if other is not None:
             require_known(other, labels)
-    _report_classes(train, report)
+    report_classes(train, report)
     return LabelledSplits(train, valid, test, labels, report)
-
-
-class LabelsSeen:
-    """The texts read so far, by a hash of what _key makes of them, each with its first label."""
-
-    def __init__(self) -> None:
-        self._labels: dict[int, str] = {}
-
-    def repeat(self, key: str, label: str) -> str | None:
-        """Which of _REPEATS a text is, if any; it is remembered."""
-        number = hash(key)
-        if number not in self._labels:
-            self._labels[number] = label
-            return None
-        return "duplicate" if self._labels[number] == label else "conflicting labels"
 
 
 def load_labelled(
@@ -229,51 +216,6 @@ def load_labelled(
     return text, report
 
 
-def classes_of(train: LabelledText) -> tuple[str, ...]:
-    """The labels of a training set, sorted, numbers by their value.
-
-    Raises DataError when there is only one, or when there are so many that they cannot be classes.
-    """
-    labels = set(train.labels)
-    if len(labels) < 2:
-        raise DataError(
-            "the training set has one class only",
-            given=f"{train.name}: {len(train):,} example(s), all labelled {train.labels[0]!r}"
-            if train.labels
-            else f"{train.name}: no example is left",
-            expected="examples of two classes at least",
-            mend="look whether the right column is read as the label (data.label_column)",
-        )
-    if len(train) >= _EXAMPLES_TO_TELL and 2 * len(labels) > len(train):
-        raise DataError(
-            "nearly every example of the training set has a label of its own",
-            given=f"{train.name}: {len(train):,} examples, {len(labels):,} labels, {_listed(sorted(labels))}",
-            expected="several examples of each class",
-            mend="look whether the text was read as the label: lines without a header are label<TAB>text, in this order",
-        )
-    numbers = [_number(label) for label in labels]
-    if all(number is not None for number in numbers):
-        return tuple(sorted(labels, key=lambda label: (_number(label), label)))
-    return tuple(sorted(labels))
-
-
-def require_known(text: LabelledText, labels: Sequence[str]) -> None:
-    """Raise DataError for labels that the training set has not: a model could never say them."""
-    known = set(labels)
-    first: dict[str, str] = {}
-    for label, place in zip(text.labels, text.places, strict=True):
-        if label not in known:
-            first.setdefault(label, place)
-    if first:
-        shown = ", ".join(f"{label!r} at {place}" for label, place in list(first.items())[:_SHOWN])
-        raise DataError(
-            f"{text.name} has labels that the training set has not",
-            given=shown + (f" and {len(first) - _SHOWN} more" if len(first) > _SHOWN else ""),
-            expected=f"one of {_listed(labels)}",
-            mend="correct the labels, or add examples of these classes to the training set",
-        )
-
-
 def report_unknown_texts(
     report: DataReport, text: LabelledText, rows: IdRows, unk_id: int, config: LabelledDataConfig
 ) -> None:
@@ -295,20 +237,21 @@ def _unusable(example: Example, text: str, label: str, config: LabelledDataConfi
 
 
 def _findings(tally: Tally, name: str, total: int, config: LabelledDataConfig, *, training: bool) -> list[Finding]:
-    counts = tally.counts()
-    n_bad = sum(counts[kind][0] for kind in UNUSABLE if kind in counts)
-    rows = []
-    for kind, (count, examples) in counts.items():
-        action, reason = _action(kind, config, training=training), None
-        if kind in UNUSABLE and n_bad > config.max_bad_share * total:
-            action = "refused"
-            reason = f"{kind} in {count} of {total} examples (max_bad_share {config.max_bad_share})"
-        rows.append(Finding(name, kind, count, total, action, examples, reason))
-    return rows
+    return findings_of(
+        tally,
+        name,
+        total,
+        lambda kind: _action(kind, config, training=training),
+        unusable=UNUSABLE,
+        max_bad_share=config.max_bad_share,
+        unit=TEXTS.unit,
+    )
 
 
 def _action(kind: str, config: LabelledDataConfig, *, training: bool) -> Action:
-    if kind in _UNSCORABLE or (training and (kind in UNUSABLE or (kind in _REPEATS and config.drop_duplicates))):
+    if kind in _UNSCORABLE or (
+        training and (kind in UNUSABLE or (kind in get_args(Repeat) and config.drop_duplicates))
+    ):
         return "dropped"
     return "replaced" if training and kind == "control characters" else "kept"
 
@@ -324,69 +267,13 @@ def _joined(parts: list[LabelledText]) -> LabelledText:
     )
 
 
-def _against(train: LabelledText, other: LabelledText, config: LabelledDataConfig, report: DataReport) -> LabelledText:
-    """Report (and drop, if asked for) the training texts that are in another set as well."""
-    held = {_key(text) for text in other.texts}
-    common = {index for index, text in enumerate(train.texts) if _key(text) in held}
-    if common:
-        action: Action = "dropped" if config.drop_overlap else "kept"
-        places = tuple(train.places[index] for index in sorted(common)[:3])
-        report.findings.append(Finding(train.name, f"also in {other.name}", len(common), len(train), action, places))
-    if not common or not config.drop_overlap:
-        return train
-    return train.taken([index for index in range(len(train)) if index not in common])
+def _keys(text: LabelledText) -> list[str]:
+    return [_key(written) for written in text.texts]
 
 
-def _divided(train: LabelledText, share: float) -> tuple[LabelledText, LabelledText]:
-    """Training and validation set: each text's own hash decides, so that equal texts are on one side. A class that would
-    be in the validation set alone stays in the training set."""
-    drawn = [
-        int(hashlib.sha256(_key(text).encode("utf-8")).hexdigest()[:12], 16) % _SHARE_STEPS for text in train.texts
-    ]
-    trained = {label for label, number in zip(train.labels, drawn, strict=True) if number >= share * _SHARE_STEPS}
-    in_valid = [
-        number < share * _SHARE_STEPS and label in trained for label, number in zip(train.labels, drawn, strict=True)
-    ]
-    valid, rest = ([index for index, there in enumerate(in_valid) if there is side] for side in (True, False))
-    if not valid:
-        raise DataError(
-            "the training set is too small to be divided",
-            given=f"{len(train)} examples, valid_share {share}",
-            expected="examples on both sides",
-            mend="raise data.valid_share, or name a validation set",
-        )
-    return train.taken(rest), train.taken(valid, f"{train.name}, {share:.0%} of it")
-
-
-def _report_classes(train: LabelledText, report: DataReport) -> None:
-    """Tell of classes that are far rarer than others, and of labels that may be one class."""
-    counts = Counter(train.labels).most_common()
-    (most, n_most), (least, n_least) = counts[0], counts[-1]
-    if n_most > _UNEQUAL * n_least:
-        kind = f"unequal classes: {most[:_SHOWN_CHARACTERS]} {n_most:,}, {least[:_SHOWN_CHARACTERS]} {n_least:,}"
-        report.findings.append(Finding(train.name, kind, n_least, len(train), "kept"))
-    spellings = Counter(label.casefold() for label in dict(counts))
-    alike = sorted(label for label, _ in counts if spellings[label.casefold()] > 1)
-    if alike:
-        count = sum(number for label, number in counts if label in alike)
-        report.findings.append(
-            Finding(train.name, f"labels that differ in case alone: {_listed(alike)}", count, len(train), "kept")
-        )
-
-
-def _number(label: str) -> float | None:
-    """The number that a label is, if it is one."""
-    try:
-        number = float(label)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _listed(labels: Sequence[str]) -> str:
-    """Labels for a message."""
-    shown = ", ".join(repr(label[:_SHOWN_CHARACTERS]) for label in labels[:_SHOWN])
-    return f"{shown} and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else shown
+def _draws(text: LabelledText) -> list[int]:
+    """Each text's own hash, as tripel.data.classes.divided takes it."""
+    return [int(hashlib.sha256(key.encode("utf-8")).hexdigest()[:12], 16) % SHARE_STEPS for key in _keys(text)]
 
 
 def _key(text: str) -> str:

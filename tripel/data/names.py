@@ -14,6 +14,12 @@ for labelled texts NAME, NAME.tsv, NAME.csv or NAME.jsonl; and for plain text, w
     NAME                        itself a file: .jsonl has one document a line, any other name is text
     NAME.txt  NAME.jsonl
     NAME                        a folder: its .txt and .jsonl files in the order of their names, not those in folders of it
+
+for pictures:
+
+    NAME                        a folder that has a folder of pictures for each class
+    NAME-images-idx3-ubyte  NAME-labels-idx1-ubyte      the files of MNIST, or .gz; t10k may stand for test
+    NAME  NAME.csv              a table of paths and labels, or .gz
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,6 +40,9 @@ from tripel.errors import DataError
 _RECORD_KINDS: dict[str, Literal["tsv", "jsonl"]] = {".tsv": "tsv", ".jsonl": "jsonl"}
 _TEXT_ENDINGS = (".txt", ".jsonl")
 _LABELLED_ENDINGS = (".tsv", ".csv", ".jsonl")
+_IDX_IMAGES, _IDX_LABELS = ("-images-idx3-ubyte", "-images-idx4-ubyte"), "-labels-idx1-ubyte"
+_IDX_TEST = {"test": "t10k"}
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _LANGUAGE = r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)?"
 # How many files are looked at to name near ones in a message: a home folder can hold millions.
 _MOST_FILES = 2000
@@ -46,6 +55,15 @@ class PairFiles:
     kind: Literal["lines", "tsv", "jsonl"]
     source: Path
     target: Path
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Where a set of pictures lies. path: a folder of class folders, a CSV, or the IDX file of pictures with its labels."""
+
+    kind: Literal["folder", "csv", "idx"]
+    path: Path
+    labels: Path | None = None
 
 
 def search_folders() -> list[Path]:
@@ -135,6 +153,29 @@ def find_labelled(name: str) -> Path:
     raise _not_found(name, bases, " or ".join(_LABELLED_ENDINGS) + " (or .gz)")
 
 
+def find_images(name: str) -> ImageFiles:
+    """The files of a set of pictures. Raises DataError that says what was looked for, and what there is instead."""
+    bases = _bases(name)
+    for base in bases:
+        found = _images_at(base)
+        if found is not None:
+            return found
+    for base in bases:
+        if base.is_dir():
+            raise _no_classes(name, base)
+        if base.is_file():
+            raise DataError(
+                f"the data {name} is not in a form that has pictures and labels",
+                given=base,
+                expected="a folder with a folder of pictures for each class, a .csv, or a pair of IDX files",
+                mend="name the folder; of IDX files name what stands before -images-idx3-ubyte",
+            )
+    sought = f"a folder of class folders, .csv, {_IDX_IMAGES[0]} and {_IDX_LABELS} (or .gz)"
+    sets = [path for folder in search_folders() for path in subfolders(folder)]
+    near = [f"{path.name}/{part.name}" for path in sets for part in subfolders(path)]
+    raise _not_found(name, bases, sought, [*(path.name for path in sets), *near[:_MOST_FILES]])
+
+
 def is_jsonl(path: Path) -> bool:
     """Whether a file has a JSON document a line, by its name."""
     return path.name.removesuffix(".gz").endswith(".jsonl")
@@ -176,6 +217,58 @@ def _pair_at(base: Path, source: str, target: str) -> PairFiles | None:
     return None
 
 
+def _images_at(base: Path) -> ImageFiles | None:
+    if base.is_dir():
+        folders = subfolders(base)
+        splits = [path for path in folders if path.name in _SPLITS and subfolders(path)]
+        # A class may be named train, too; two sets, or nothing but sets, are the layout of ImageNet.
+        are_splits = len(splits) > 1 or (splits and all(path.name in _SPLITS for path in folders))
+        if folders and not are_splits:
+            return ImageFiles("folder", base)
+    if not base.name:
+        return None
+    table = base if base.name.removesuffix(".gz").endswith(".csv") and base.is_file() else _file(base, ".csv")
+    if table is not None:
+        return ImageFiles("csv", table)
+    for stem in (base.name, _IDX_TEST.get(base.name)):
+        for ending in _IDX_IMAGES if stem else ():
+            images, labels = (
+                _file(base.with_name(f"{stem}{ending}"), ""),
+                _file(base.with_name(f"{stem}{_IDX_LABELS}"), ""),
+            )
+            if images and labels:
+                return ImageFiles("idx", images, labels)
+    return None
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder that are not hidden, sorted; none where it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _no_classes(name: str, base: Path) -> DataError:
+    """For a folder that is not itself a set of pictures."""
+    sets = [path.name for path in subfolders(base)]
+    sets += sorted(
+        {_stem(path, base) for path in _files_in(base) if _IDX_LABELS in path.name or ".csv" in path.suffixes}
+    )
+    return DataError(
+        f"the data {name} is a folder, not one set of pictures"
+        if sets
+        else f"the data {name} has no folders of classes",
+        given=f"{base} with {', '.join(sorted(path.name for path in base.iterdir())[:8]) or 'nothing in it'}",
+        expected=f"one of {', '.join(f'{name}/{part}' for part in sets[:8])}"
+        if sets
+        else "a folder of pictures for each class, named as the class",
+        mend=f"name one of the sets in it, such as {name}/{'train' if 'train' in sets else sets[0]}"
+        if sets
+        else "put the pictures of each class into a folder of their own, or list them in a CSV of path and label",
+    )
+
+
 def _languages(base: Path) -> set[str]:
     """The languages for which there is a file NAME.LANGUAGE or NAME.PAIR.LANGUAGE."""
     pattern = re.compile(rf"{re.escape(base.name)}(?:\.{_LANGUAGE}-{_LANGUAGE})?\.({_LANGUAGE})(?:\.gz)?")
@@ -202,12 +295,13 @@ def _refuse_single_file(name: str, bases: list[Path], source: str, target: str) 
             )
 
 
-def _not_found(name: str, bases: list[Path], endings: str) -> DataError:
+def _not_found(name: str, bases: list[Path], endings: str, folders: Sequence[str] = ()) -> DataError:
+    """folders: those that are sets."""
     names = {_stem(path, folder) for folder in search_folders() for path in _files_in(folder, deep=True)}
     names |= {_stem(path, Path(".")) for path in _files_in(bases[0].parent)} if not bases[0].is_absolute() else set()
     if bases[0].is_absolute():
         names |= {str(bases[0].parent / _stem(path, bases[0].parent)) for path in _files_in(bases[0].parent)}
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, names.union(folders), n=3, cutoff=0.5)
     known = name.split("/")[0]
     ways = [f"did you mean {' or '.join(near)}?"] * bool(near)
     ways += [f"tripel data get {known}"] * (known in KNOWN)
@@ -240,4 +334,6 @@ def _files_in(folder: Path, *, deep: bool = False, most: int | None = _MOST_FILE
 def _stem(path: Path, folder: Path) -> str:
     """The name under which a file of a set is asked for: relative, without .gz, language, pair and record kind."""
     name = path.relative_to(folder).as_posix().removesuffix(".gz")
+    if name.endswith("-ubyte"):  # test is the name by which t10k is asked for everywhere else
+        return re.sub(r"-(?:images|labels)-idx\d-ubyte$", "", name).replace("t10k", "test")
     return re.sub(rf"(?:\.{_LANGUAGE}-{_LANGUAGE})?\.(?:{_LANGUAGE}|tsv|csv|jsonl|txt)$", "", name)

@@ -160,8 +160,8 @@ def refuse_binary(path: Path, head: bytes) -> None:
     raise DataError(what, file=path, given=f"first bytes {head[:8]!r}", expected="UTF-8 text", mend=mend)
 
 
-def unreadable(path: Path, line: int, error: Exception) -> DataError:
-    """What to raise for one of READ_ERRORS. line: where reading stopped, if it had begun."""
+def unreadable(path: Path, line: int | None, error: Exception) -> DataError:
+    """What to raise for one of READ_ERRORS. line: where reading stopped, if the file has lines and it had begun."""
     if isinstance(error, EOFError | gzip.BadGzipFile | zlib.error):
         return DataError(
             "the gzip file is damaged or cut short",
@@ -179,4 +179,4 @@ def unreadable(path: Path, line: int, error: Exception) -> DataError:
         what, mend = "this user may not read the file", "change its permissions (chmod +r)"
     else:
         what, mend = f"the file cannot be read: {getattr(error, 'strerror', None) or error}", "check the disk"
-    return DataError(what, file=path, expected="a readable text file", mend=mend)
+    return DataError(what, file=path, expected="a readable file", mend=mend)

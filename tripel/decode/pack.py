@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
@@ -25,7 +25,8 @@ from tripel.nn.embed import TokenEmbedding
 from tripel.nn.linear import map_sizes
 
 PACK_FROM = 1 << 17
-"""Weights with fewer numbers stay plain: oneDNN's call costs more (15 us) than its kernel saves."""
+"""Weights with fewer numbers stay plain: for the few rows of a decoding step, oneDNN's call costs more (15 us) than its
+kernel saves."""
 
 _FUSED: dict[str, tuple[str, str]] = {
     "none": ("none", ""),
@@ -59,19 +60,22 @@ def pack(model: Model) -> Model:
 class PackedLinear(nn.Module):
     """activation(x W^T + b) with the weight as the kernels want it: packed for several rows, transposed for one.
 
-    activation: one of ACTIVATIONS by name, applied by the product itself where that is possible; or none.
+    activation: one of ACTIVATIONS by name, applied by the product itself where that is possible; or none. least: numbers
+    from which a weight is packed.
     """
 
     sizes: tuple[int, ...]  # of the maps that it stands for, as FusedLinear has them
 
-    def __init__(self, weight_ND: Tensor, bias_N: Tensor | None, activation: str = "none") -> None:
+    def __init__(
+        self, weight_ND: Tensor, bias_N: Tensor | None, activation: str = "none", *, least: int = PACK_FROM
+    ) -> None:
         super().__init__()
         self.weight_DN = weight_ND.detach().t().contiguous()
         self.weight = self.weight_DN.t()
         self.bias_N = torch.zeros(len(weight_ND), dtype=weight_ND.dtype) if bias_N is None else bias_N.detach()
         self.activation = ACTIVATIONS.get(activation)
         self.fused = _FUSED.get(activation, _FUSED["none"])
-        works = weight_ND.numel() >= PACK_FROM and packing_works(weight_ND.dtype, *self.fused)
+        works = weight_ND.numel() >= least and packing_works(weight_ND.dtype, *self.fused)
         self.packed = _reorder(weight_ND.detach()) if works else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,15 +130,16 @@ def twin_of(module: M, convert: Callable[[nn.Module], nn.Module | None]) -> M:
     return twin
 
 
-def packed(module: nn.Module) -> nn.Module | None:
-    """What stands for a module in a packed twin; None for one that is copied, part by part."""
+def packed(module: nn.Module, *, least: int = PACK_FROM) -> nn.Module | None:
+    """What stands for a module in a packed twin; None for one that is copied, part by part. least: see PackedLinear."""
     if isinstance(module, nn.Linear):
-        return _packed_linear(module)
+        return _packed_linear(module, least=least)
     if isinstance(module, FeedForward) and not module.gated:
-        twin = twin_of(module, packed)
+        twin = twin_of(module, partial(packed, least=least))
         name = next((name for name, activation in ACTIVATIONS.items() if activation is module.activation), "none")
         if name != "none":
-            twin.inner, twin.activation = _packed_linear(module.inner, name), _nothing  # type: ignore[assignment]
+            inner = _packed_linear(module.inner, name, least=least)
+            twin.inner, twin.activation = inner, _nothing  # type: ignore[assignment]
         return twin
     if _holds_weights_only(module):
         return module
@@ -145,8 +150,8 @@ def packed(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def _packed_linear(linear: nn.Linear, activation: str = "none") -> PackedLinear:
-    packed = PackedLinear(linear.weight, linear.bias, activation)
+def _packed_linear(linear: nn.Linear, activation: str = "none", *, least: int) -> PackedLinear:
+    packed = PackedLinear(linear.weight, linear.bias, activation, least=least)
     packed.sizes = map_sizes(linear)
     return packed
 

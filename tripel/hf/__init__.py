@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from tripel.errors import FormatError
-from tripel.hf import bert, gpt2, llama, marian
+from tripel.hf import bert, gpt2, llama, marian, resnet, vit
 from tripel.hf.common import Understood
-from tripel.models.config import AnyModelConfig, Vocabulary
+from tripel.models.config import AnyModelConfig, AnyVocabulary
 
 Tensors = Mapping[str, Tensor]
 
@@ -28,8 +28,8 @@ class Format:
 
     name: str
     model_class: str
-    express: Callable[[Any, Vocabulary], dict[str, Any]]
-    generation: Callable[[Any, Vocabulary], dict[str, Any]] | None
+    express: Callable[[Any, Any], dict[str, Any]]
+    generation: Callable[[Any, Any], dict[str, Any]] | None
     rename_to_theirs: Callable[[Any, Tensors], dict[str, Tensor]]
     rename_to_ours: Callable[[Any, Tensors], dict[str, Tensor]]
     understand: Callable[[Mapping[str, Any], Tensors], Understood]
@@ -77,17 +77,39 @@ FORMATS: dict[str, Format] = {
         bert.understand,
         bert.usage,
     ),
+    "vit": Format(
+        "ViT",
+        vit.MODEL_CLASS,
+        vit.express,
+        None,
+        vit.rename_to_theirs,
+        vit.rename_to_ours,
+        vit.understand,
+        vit.usage,
+    ),
+    "resnet": Format(
+        "ResNet",
+        resnet.MODEL_CLASS,
+        resnet.express,
+        None,
+        resnet.rename_to_theirs,
+        resnet.rename_to_ours,
+        resnet.understand,
+        resnet.usage,
+    ),
 }
 
 FORMATS_OF_KIND: dict[str, tuple[str, ...]] = {
     "encoder-decoder": ("marian",),
     "decoder": ("gpt2", "llama"),
     "encoder": ("bert",),
+    "vit": ("vit",),
+    "resnet": ("resnet",),
 }
-"""The formats that can hold a model of each skeleton, if its options allow."""
+"""The formats that can hold a model of each kind, if its options allow."""
 
 
-def express(config: AnyModelConfig, vocabulary: Vocabulary) -> tuple[str, dict[str, Any]]:
+def express(config: AnyModelConfig, vocabulary: AnyVocabulary) -> tuple[str, dict[str, Any]]:
     """The first format that can hold a model, and its config.json there.
 
     Raises FormatError that names, for each format of the skeleton, the options that it has no word for.

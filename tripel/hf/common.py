@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tripel.config import Config
 from tripel.errors import FormatError
-from tripel.models.config import AnyModelConfig, Vocabulary
+from tripel.models.config import AnyModelConfig, AnyVocabulary
 
 Settings = TypeVar("Settings", bound=BaseModel)
 ConfigOfOurs = TypeVar("ConfigOfOurs", bound=Config)
@@ -22,7 +22,7 @@ class Understood(NamedTuple):
     what of the folder was left out."""
 
     config: AnyModelConfig
-    vocabulary: Vocabulary
+    vocabulary: AnyVocabulary
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
 

@@ -28,17 +28,22 @@ from tripel.hf import FORMATS, FORMATS_OF_KIND, Format, express
 from tripel.hf.assemble import assemble
 from tripel.hf.bytelevel import MERGES, VOCABULARY, byte_level_tokenizer
 from tripel.hf.common import Understood
+from tripel.hf.images import KEY, PREPROCESSOR
 from tripel.hf.sentence import SentenceFolder, read_sentence_folder, write_sentence_folder
 from tripel.hf.sentencepiece import SOURCE_MODEL, marian_tokenizers
+from tripel.hf.timm import as_transformers, is_timm
 from tripel.hf.wordpiece import PIECES, wordpiece_tokenizer
 from tripel.models.build import Model
+from tripel.models.config import ImageVocabulary
 from tripel.models.decoder import Decoder
 from tripel.models.encoder import Encoder
+from tripel.models.vision import ResNet, VisionTransformer
 from tripel.storage import atomic_folder, read_json, read_tensors
 from tripel.text.pair import TokenizerPair
 
 INDEX = "model.safetensors.index.json"
 TOLERANCE = 1e-5
+_OF_PICTURES = (*FORMATS_OF_KIND["vit"], *FORMATS_OF_KIND["resnet"])
 _SEARCH = (
     *("num_beams", "length_penalty", "max_length", "max_new_tokens"),
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size"),
@@ -88,7 +93,8 @@ def export_folder(run: str | Path, out: str | Path) -> Conversion:
     model = load_model(run)
     form = FORMATS[express(entry.model, entry.vocabulary)[0]]
     require_checksums(run, entry, TOKENIZER_FILES)
-    tokenizers, notes = _tokenizers(run, {})
+    of_pictures = isinstance(entry.vocabulary, ImageVocabulary)
+    tokenizers, notes = (None, ()) if of_pictures else _tokenizers(run, {})
     card = read_text(run / CARD) or f"# {run.resolve().name}\n"
     _require_free(out)
     needed = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -129,7 +135,7 @@ def read_weights(folder: Path, model_class: str) -> dict[str, Tensor]:
 
 def largest_difference(a: Model, b: Model) -> float:
     """The largest difference between what two models make of random ids, relative to outputs above 1."""
-    inputs = _random_inputs(a, min(a.config.max_len, 12))
+    inputs = _random_inputs(a)
     with torch.inference_mode():
         first, second = (_outputs(model.eval(), inputs) for model in (a, b))
     return float((first - second).abs().max() / first.abs().max().clamp(min=1))
@@ -144,10 +150,14 @@ def _outputs(model: Model, inputs: tuple[Tensor, ...]) -> Tensor:
     return model(*inputs).float()  # type: ignore[no-any-return]
 
 
-def _random_inputs(model: Model, length: int) -> tuple[Tensor, ...]:
-    """What forward takes: ids of three texts; before them, for a translation, those of sources, one of them padded; after
-    them, for an encoder, which are no padding, and their types."""
-    random, vocabulary = torch.Generator().manual_seed(0), model.vocabulary
+def _random_inputs(model: Model) -> tuple[Tensor, ...]:
+    """What forward takes: three pictures; or ids of three texts, before them, for a translation, those of sources, one of
+    them padded; after them, for an encoder, which are no padding, and their types."""
+    random = torch.Generator().manual_seed(0)
+    if isinstance(model, VisionTransformer | ResNet):
+        config = model.config
+        return (torch.randn(3, config.channels, config.image_size, config.image_size, generator=random),)
+    vocabulary, length = model.vocabulary, min(model.config.max_len, 12)
     source_BS = torch.randint(vocabulary.source_size, (3, length), generator=random)
     target_BT = torch.randint(vocabulary.target_size, (3, length), generator=random)
     target_BT[:, 0] = vocabulary.start_id
@@ -179,9 +189,15 @@ def _read(folder: Path) -> _Foreign:
     folder = sentence.model if sentence else folder
     # A run folder is read as a stranger's: without what only Tripel understands.
     settings = {key: value for key, value in _foreign_settings(folder).items() if not key.startswith("tripel")}
+    if is_timm(settings):
+        name, translated, tensors = as_transformers(settings, read_weights(folder, "timm"))
+        understood = FORMATS[name].understand(translated, tensors)
+        return _Foreign(name, FORMATS[name], understood, None, understood.notes)
     name, form = _format_of(folder, settings)
     encodes = name in FORMATS_OF_KIND["encoder"]
-    tokenizers, notes = _tokenizers(folder, settings)
+    tokenizers, notes = (None, ()) if name in _OF_PICTURES else _tokenizers(folder, settings)
+    if name in _OF_PICTURES and (folder / PREPROCESSOR).exists():
+        settings[KEY] = read_json(folder / PREPROCESSOR)
     if encodes and tokenizers:
         tokenizer = tokenizers.source
         ids = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "mask": tokenizer.mask_id}

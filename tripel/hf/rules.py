@@ -90,7 +90,7 @@ def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str
             [
                 f"{name} ({given[name].dtype})"
                 for name in sorted(expected.keys() & given.keys())
-                if not given[name].is_floating_point()
+                if expected[name].is_floating_point() and not given[name].is_floating_point()
             ],
         ),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tripel.jobs.classification import ClassificationJob
+from tripel.jobs.image_classification import ImageClassificationJob
 from tripel.jobs.job import Job
 from tripel.jobs.masked_token import MaskedTokenJob
 from tripel.jobs.next_token import NextTokenJob
@@ -19,4 +20,6 @@ JOBS: dict[str, type[Job]] = {
 
 def open_job(recipe: Recipe) -> Job:
     """The job of a recipe's task; nothing is read yet."""
+    if recipe.reads_images:
+        return ImageClassificationJob(recipe)
     return JOBS[recipe.task.kind](recipe)

@@ -16,6 +16,7 @@ from tripel.data.steps import StepLoader
 from tripel.errors import DataError
 from tripel.jobs.job import Job
 from tripel.models.build import Model
+from tripel.models.config import Vocabulary
 from tripel.models.encoder import Encoder
 from tripel.pipelines.classify import Classifier
 from tripel.tasks.baseline import Baseline, frequency_baseline
@@ -37,6 +38,7 @@ _SHOWN_CHARACTERS = 70
 class ClassificationJob(Job):
     """See Job."""
 
+    vocabulary: Vocabulary
     metric = "accuracy"
 
     @property
@@ -60,8 +62,9 @@ class ClassificationJob(Job):
         tokenizer = Tokenizer.train(self.recipe.tokenizer, self.splits.train.texts, mask=True)
         return TokenizerPair(tokenizer, tokenizer)
 
-    def encode(self, tokenizers: TokenizerPair) -> None:
+    def encode(self, tokenizers: TokenizerPair | None) -> None:
         """Reports the share of unknown tokens, and texts that are cut to the model's positions."""
+        assert tokenizers is not None
         self.tokenizer = tokenizers.target
         self.vocabulary = encoder_vocabulary(self.tokenizer, self.splits.labels)
         self.train_texts = self._encoded(self.splits.train)
@@ -101,7 +104,9 @@ class ClassificationJob(Job):
         return score_classification(probabilities_NC, self.valid_texts.classes, self.splits.labels).metrics()
 
     def _encoded(self, text: LabelledText) -> ClassifiedTexts:
-        texts, report = classified_texts(text, self.tokenizer, self.splits.labels, self.recipe.model.max_len, self.data)
+        texts, report = classified_texts(
+            text, self.tokenizer, self.splits.labels, self.recipe.text_model.max_len, self.data
+        )
         self.report.add(report)
         return texts
 

@@ -9,7 +9,7 @@ from tripel.data.batch import Batch
 from tripel.data.checks import DataReport
 from tripel.data.steps import StepLoader
 from tripel.models.build import Model
-from tripel.models.config import Vocabulary
+from tripel.models.config import AnyVocabulary
 from tripel.recipe import Recipe
 from tripel.tasks.baseline import Baseline
 from tripel.text.pair import TokenizerPair
@@ -19,12 +19,14 @@ from tripel.training.log import RunLog
 class Job(ABC):
     """Called in this order: read, then train_tokenizers or the run's stored ones, encode, loader, validate (often).
 
-    metric: the name, among those of validate, that decides which weights are kept. report: what read and encode found.
+    metric: the name, among those of validate, that decides which weights are kept. unit: what a batch counts as tokens.
+    report: what read and encode found.
     """
 
     metric: ClassVar[str]
+    unit: ClassVar[str] = "tok"
     report: DataReport
-    vocabulary: Vocabulary
+    vocabulary: AnyVocabulary
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -43,13 +45,14 @@ class Job(ABC):
     def read(self) -> None:
         """Find, read and check the data. Raises DataError."""
 
-    @abstractmethod
     def train_tokenizers(self) -> TokenizerPair:
-        """Learn them from the training data. Raises TokenizerError."""
+        """Learn them from the training data; jobs without text have none. Raises TokenizerError."""
+        raise NotImplementedError
 
     @abstractmethod
-    def encode(self, tokenizers: TokenizerPair) -> None:
-        """Make ids of all sets. Raises DataError for what this model or tokenizer cannot hold."""
+    def encode(self, tokenizers: TokenizerPair | None) -> None:
+        """Make ids of all sets. tokenizers: None for jobs without text. Raises DataError for what this model or tokenizer
+        cannot hold."""
 
     @abstractmethod
     def loader(self) -> StepLoader[Batch]:

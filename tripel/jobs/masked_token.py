@@ -17,6 +17,7 @@ from tripel.data.tokens import TokenStream, encode_stream, report_unknown_tokens
 from tripel.errors import DataError
 from tripel.jobs.job import Job
 from tripel.models.build import Model
+from tripel.models.config import Vocabulary
 from tripel.models.encoder import Encoder
 from tripel.recipe import Recipe
 from tripel.tasks.baseline import Baseline, frequency_baseline, token_counts
@@ -43,6 +44,7 @@ _SHOWN_TOKENS = 24
 class MaskedTokenJob(Job):
     """See Job."""
 
+    vocabulary: Vocabulary
     metric = "valid_loss"
 
     @property
@@ -67,8 +69,9 @@ class MaskedTokenJob(Job):
         tokenizer = Tokenizer.train(self.recipe.tokenizer, lines, mask=True)
         return TokenizerPair(tokenizer, tokenizer)
 
-    def encode(self, tokenizers: TokenizerPair) -> None:
+    def encode(self, tokenizers: TokenizerPair | None) -> None:
         """Reports the share of unknown tokens; refuses a text shorter than the context."""
+        assert tokenizers is not None
         self.tokenizer = tokenizers.target
         self.vocabulary = encoder_vocabulary(self.tokenizer)
         self.train_windows = self._windows(self.texts.train)
@@ -123,7 +126,7 @@ def masked_windows(
     stream = encode_stream(source, tokenizer, by_line=True)
     if report is not None:
         report(stream)
-    length = (cast(TextDataConfig, recipe.data).context or recipe.model.max_len) - 2
+    length = (cast(TextDataConfig, recipe.data).context or recipe.text_model.max_len) - 2
     if length < 1:
         raise DataError(
             "the context has no room for a word between the begin and end tokens",

@@ -15,6 +15,7 @@ from tripel.data.windows import WindowLoader
 from tripel.decode.complete import CompletionConfig, complete
 from tripel.jobs.job import Job
 from tripel.models.build import Model
+from tripel.models.config import Vocabulary
 from tripel.models.decoder import Decoder, DecoderState
 from tripel.recipe import Recipe
 from tripel.tasks.baseline import Baseline, frequency_baseline, token_counts
@@ -32,6 +33,7 @@ _SHOWN_CHARACTERS = 100
 class NextTokenJob(Job):
     """See Job."""
 
+    vocabulary: Vocabulary
     metric = "valid_loss"
 
     @property
@@ -59,8 +61,9 @@ class NextTokenJob(Job):
         tokenizer = Tokenizer.train(self.recipe.tokenizer, self.texts.train.texts(), ends_texts=False)
         return TokenizerPair(tokenizer, tokenizer)
 
-    def encode(self, tokenizers: TokenizerPair) -> None:
+    def encode(self, tokenizers: TokenizerPair | None) -> None:
         """Reports the share of unknown tokens; refuses a text shorter than the context."""
+        assert tokenizers is not None
         self.tokenizer = tokenizers.target
         self.vocabulary = language_vocabulary(self.tokenizer)
         self.train_stream = self._stream(self.texts.train)
@@ -115,7 +118,7 @@ class NextTokenJob(Job):
 
 def context_of(recipe: Recipe) -> int:
     """Tokens in a window of training and validation."""
-    return cast(TextDataConfig, recipe.data).context or recipe.model.max_len
+    return cast(TextDataConfig, recipe.data).context or recipe.text_model.max_len
 
 
 def stream_loss(model: Decoder, stream: TokenStream, tokenizer: Tokenizer, recipe: Recipe) -> TextLoss:

@@ -17,6 +17,7 @@ from tripel.decode.search import DecodeConfig
 from tripel.errors import DataError
 from tripel.jobs.job import Job
 from tripel.models.build import Model
+from tripel.models.config import Vocabulary
 from tripel.models.encoder_decoder import EncoderDecoder
 from tripel.pipelines.translate import Translator
 from tripel.tasks.baseline import Baseline, frequency_baseline
@@ -31,6 +32,7 @@ from tripel.training.loss import batch_loss_sum
 class TranslationJob(Job):
     """See Job."""
 
+    vocabulary: Vocabulary
     metric = "bleu"
 
     @property
@@ -52,10 +54,11 @@ class TranslationJob(Job):
         train = self.splits.train
         return TokenizerPair.train(self.recipe.tokenizer, train.sources, train.targets)
 
-    def encode(self, tokenizers: TokenizerPair) -> None:
+    def encode(self, tokenizers: TokenizerPair | None) -> None:
         """Reports the share of unknown tokens; refuses what is too long for the model."""
+        assert tokenizers is not None
         self.tokenizers, self.vocabulary = tokenizers, vocabulary_of(tokenizers)
-        recipe, train, max_len = self.recipe, self.splits.train, self.recipe.model.max_len
+        recipe, train, max_len = self.recipe, self.splits.train, self.recipe.text_model.max_len
         plain = encode_corpus(train, tokenizers)
         report_unknown(self.report, train, plain, tokenizers, cast(DataConfig, recipe.data))
         _require_fit(plain, train, max_len)

@@ -4,36 +4,57 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
 
 from tripel.errors import RecipeError
 from tripel.models.config import (
     AnyModelConfig,
+    AnyVocabulary,
     DecoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    ImageVocabulary,
+    ResNetConfig,
     SkeletonConfig,
     StackConfig,
+    StackedConfig,
+    TextModelConfig,
+    ViTConfig,
     Vocabulary,
 )
 from tripel.models.decoder import Decoder
 from tripel.models.encoder import Encoder
 from tripel.models.encoder_decoder import EncoderDecoder
+from tripel.models.initial import initialise
+from tripel.models.vision import ResNet, VisionTransformer
 from tripel.nn import build_mixer
 from tripel.nn.attention import AttentionConfig, CrossAttention
 from tripel.nn.block import ACTIVATIONS, NORMS, Block, FeedForward, Wiring
-from tripel.nn.embed import Embedding, Positions, TextEmbedding, TokenEmbedding, sinusoids
+from tripel.nn.embed import Embedding, Positions, TextEmbedding
 from tripel.nn.heads import ClassHead, MaskedTokenHead, VocabularyHead
-from tripel.nn.linear import FusedLinear
-from tripel.nn.mixer import Mixer
+from tripel.nn.patches import PatchEmbedding, PatchPositions, PatchStem
+from tripel.nn.resnet import ConvNorm, ConvStem, ResidualBlock, ResidualStages, norm_of
 from tripel.nn.stack import Stack
 
-Model = EncoderDecoder | Decoder | Encoder
+Model = EncoderDecoder | Decoder | Encoder | VisionTransformer | ResNet
 
 
-def build(config: AnyModelConfig, vocabulary: Vocabulary) -> Model:
+def build(config: AnyModelConfig, vocabulary: AnyVocabulary) -> Model:
     """The model that config describes, initialised from the current random state (or left empty on the meta device)."""
+    model: Model
+    if isinstance(config, ViTConfig | ResNetConfig):
+        assert isinstance(vocabulary, ImageVocabulary)
+        _require_channels(config.channels, vocabulary)
+        model = _vit(config, vocabulary) if isinstance(config, ViTConfig) else _resnet(config, vocabulary)
+    else:
+        assert isinstance(vocabulary, Vocabulary)
+        model = _of_tokens(config, vocabulary)
+    if not next(model.parameters()).is_meta:  # there, random numbers would only cost the import of torch's compiler
+        initialise(model)
+    return model
+
+
+def _of_tokens(config: TextModelConfig, vocabulary: Vocabulary) -> Model:
     model: Model
     if isinstance(config, DecoderConfig):
         model = Decoder(config, vocabulary, _stack(config, config.stacks()["decoder"], causal=True), _embedding(config))
@@ -41,8 +62,6 @@ def build(config: AnyModelConfig, vocabulary: Vocabulary) -> Model:
         model = _encoder(config, vocabulary)
     else:
         model = _encoder_decoder(config, vocabulary)
-    if not next(model.parameters()).is_meta:  # there, random numbers would only cost the import of torch's compiler
-        initialise(model)
     return model
 
 
@@ -83,49 +102,54 @@ def _encoder(config: EncoderConfig, vocabulary: Vocabulary) -> Encoder:
     return Encoder(config, vocabulary, _stack(config, config.stacks()["encoder"], causal=False), embedding, head)
 
 
-def initialise(model: Model) -> None:
-    """First values of all weights, as config.initialisation names them; biases zero; then what a mixer wants otherwise.
-
-    glorot: embeddings normal with deviation D^-1/2, so that the scaled embedding and the tied logits both begin with
-    unit variance (tensor2tensor's choice; Vaswani et al. 2017 state none).
-    """
-    config = model.config
-    as_gpt2, normal = config.initialisation == "gpt2", config.initialisation != "glorot"
-    n_writes = 2 * max(stack.n_layers for stack in config.stacks().values())
-    with torch.no_grad():
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Linear):
-                # A product that yields several maps at once is initialised as the separate maps it stands for.
-                for part in module.parts() if isinstance(module, FusedLinear) else (module.weight,):
-                    if normal:
-                        writes = as_gpt2 and name.endswith((".output", ".outer"))
-                        nn.init.normal_(part, std=0.02 / math.sqrt(n_writes) if writes else 0.02)
-                    else:
-                        nn.init.xavier_uniform_(part)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, TokenEmbedding) or (
-                isinstance(module, VocabularyHead) and module.weight is not None
-            ):
-                nn.init.normal_(module.weight, std=0.02 if normal else 1 / math.sqrt(config.d_model))  # type: ignore[arg-type]
-                if isinstance(module, TokenEmbedding) and module.pad_id is not None:
-                    module.weight[module.pad_id].zero_()
-            elif isinstance(module, Positions) and module.kind == "learned":
-                if config.initialisation == "mimetic":
-                    module.weight.copy_(0.1 * sinusoids(*module.weight.shape, order="halves"))
-                else:
-                    nn.init.normal_(module.weight, std=0.02)
-        for module in model.modules():
-            if isinstance(module, Mixer):
-                module.initialise(config.initialisation)
-
-
 def count_parameters(model: nn.Module) -> int:
     """Trainable numbers in the model; a matrix used twice counts once."""
     return sum(p.numel() for p in model.parameters())
 
 
-def _stack(config: SkeletonConfig, stack: StackConfig, *, causal: bool, cross: bool = False) -> Stack:
+def _require_channels(channels: int, vocabulary: ImageVocabulary) -> None:
+    if channels != len(vocabulary.mean):
+        raise RecipeError(
+            "the pictures' mean and deviation do not fit the model",
+            given=f"{len(vocabulary.mean)} channel(s) for model.channels {channels}",
+            expected=f"{channels}",
+            mend="use the settings that the model was trained with",
+        )
+
+
+def _vit(config: ViTConfig, vocabulary: ImageVocabulary) -> VisionTransformer:
+    d_model, channels = config.d_model, config.channels
+    stem: nn.Module = PatchStem(channels, config.patch_size, d_model)
+    if config.stem == "conv":
+        norm = norm_of(config.stem_norm, 1e-5, math.gcd(config.stem_width, 32))
+        stem = ConvStem(channels, config.stem_width, config.patch_size.bit_length() - 1, d_model, norm)
+    positions = PatchPositions(config.positions, config.side, d_model, class_token=config.pool == "cls")
+    embedding = PatchEmbedding(stem, positions, dropout=config.dropout)
+    encoder = _stack(config, config.stacks()["encoder"], causal=False)
+    head = ClassHead(d_model, len(vocabulary.labels), dropout=config.dropout)
+    return VisionTransformer(config, vocabulary, embedding, encoder, head)
+
+
+def _resnet(config: ResNetConfig, vocabulary: ImageVocabulary) -> ResNet:
+    norm = norm_of(config.norm, config.norm_eps, config.n_groups)
+    kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
+    stem = ConvNorm(config.channels, config.stem_width, kernel, norm, stride=stride)
+    stages, n_in = [], config.stem_width
+    for number, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
+        blocks = []
+        for place in range(depth):
+            stride = 2 if number and not place else 1
+            block = ResidualBlock(
+                n_in, width, stride, config.block, config.activation, norm, stride_in_1x1=config.stride_in_1x1
+            )
+            blocks.append(block)
+            n_in = width
+        stages.append(blocks)
+    body = ResidualStages(config.channels, stem, stages, config.activation, pooled_stem=config.stem == "imagenet")
+    return ResNet(config, vocabulary, body, ClassHead(n_in, len(vocabulary.labels), dropout=config.dropout))
+
+
+def _stack(config: StackedConfig, stack: StackConfig, *, causal: bool, cross: bool = False) -> Stack:
     def norm() -> nn.Module:
         return NORMS[config.norm](config.d_model, eps=config.norm_eps)
 
@@ -146,7 +170,7 @@ def _stack(config: SkeletonConfig, stack: StackConfig, *, causal: bool, cross: b
     return Stack(blocks, norm() if config.wiring == "pre" else None)
 
 
-def _cross_attention(config: SkeletonConfig, stack: StackConfig) -> CrossAttention:
+def _cross_attention(config: StackedConfig, stack: StackConfig) -> CrossAttention:
     """Cross-attention is attention whatever the decoder's mixer is; it borrows that mixer's settings when it can."""
     if isinstance(stack.mixer, AttentionConfig):
         return CrossAttention(stack.mixer, config.d_model, config.d_model)

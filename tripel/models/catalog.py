@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-from tripel.models.config import AnyModelConfig, DecoderConfig, EncoderConfig, EncoderDecoderConfig, StackConfig
+from tripel.models.config import (
+    AnyModelConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ResNetConfig,
+    StackConfig,
+    ViTConfig,
+)
 from tripel.nn import AttentionConfig, ConvConfig, LSTMConfig, RNNConfig
 
 
@@ -164,6 +173,74 @@ def bert_modern() -> EncoderConfig:
     )
 
 
+def _vit(n_layers: int, d_model: int, n_heads: int, patch_size: int = 16) -> ViTConfig:
+    """Pre-norm, learned positions, a class token, pictures of 224 x 224 (Dosovitskiy et al. 2021, section 3.1)."""
+    mixer = AttentionConfig(n_heads=n_heads)
+    return ViTConfig(n_layers=n_layers, d_model=d_model, d_ff=4 * d_model, mixer=mixer, patch_size=patch_size)
+
+
+def vit_tiny() -> ViTConfig:
+    """12 layers, d_model 192, 3 heads, patches of 16: DeiT-Ti of Touvron et al. 2021 (5.7 million parameters)."""
+    return _vit(12, 192, 3)
+
+
+def vit_small() -> ViTConfig:
+    """12 layers, d_model 384, 6 heads, patches of 16: DeiT-S of Touvron et al. 2021 (22 million parameters)."""
+    return _vit(12, 384, 6)
+
+
+def vit_base() -> ViTConfig:
+    """12 layers, d_model 768, 12 heads: ViT-Base/16 of Dosovitskiy et al. 2021, table 1 (86 million parameters)."""
+    return _vit(12, 768, 12)
+
+
+def vit_large() -> ViTConfig:
+    """24 layers, d_model 1024, 16 heads: ViT-Large/16 of Dosovitskiy et al. 2021, table 1 (307 million parameters)."""
+    return _vit(24, 1024, 16)
+
+
+def vit_huge() -> ViTConfig:
+    """32 layers, d_model 1280, 16 heads: ViT-Huge/14 of Dosovitskiy et al. 2021, table 1 (632 million parameters)."""
+    return _vit(32, 1280, 16, patch_size=14)
+
+
+def vit_hybrid() -> ViTConfig:
+    """ViT-Small whose patches are made by four convolutions of stride 2, with a layer less (Xiao et al. 2021, ViT_C-4GF's
+    stem, which starts with 48 channels)."""
+    return _vit(11, 384, 6).model_copy(update={"stem": "conv", "stem_width": 48})
+
+
+def _resnet(block: Literal["basic", "bottleneck"], *depths: int) -> ResNetConfig:
+    """He et al. 2016, table 1; of a bottleneck the 3x3 convolution has the stride, as in everybody's code since 2015."""
+    wider = 1 if block == "basic" else 4
+    return ResNetConfig(block=block, depths=depths, widths=(64 * wider, 128 * wider, 256 * wider, 512 * wider))
+
+
+def resnet18() -> ResNetConfig:
+    """18 layers of basic blocks: He et al. 2016, table 1 (11.7 million parameters)."""
+    return _resnet("basic", 2, 2, 2, 2)
+
+
+def resnet34() -> ResNetConfig:
+    """34 layers of basic blocks: He et al. 2016, table 1 (21.8 million parameters)."""
+    return _resnet("basic", 3, 4, 6, 3)
+
+
+def resnet50() -> ResNetConfig:
+    """50 layers of bottlenecks: He et al. 2016, table 1 (25.6 million parameters)."""
+    return _resnet("bottleneck", 3, 4, 6, 3)
+
+
+def resnet101() -> ResNetConfig:
+    """101 layers of bottlenecks: He et al. 2016, table 1 (44.5 million parameters)."""
+    return _resnet("bottleneck", 3, 4, 23, 3)
+
+
+def resnet152() -> ResNetConfig:
+    """152 layers of bottlenecks: He et al. 2016, table 1 (60.2 million parameters)."""
+    return _resnet("bottleneck", 3, 8, 36, 3)
+
+
 CATALOG: dict[str, Callable[[], AnyModelConfig]] = {
     "transformer_tiny": transformer_tiny,
     "transformer_base": transformer_base,
@@ -182,4 +259,15 @@ CATALOG: dict[str, Callable[[], AnyModelConfig]] = {
     "rnn_lm": rnn_lm,
     "lstm_lm": lstm_lm,
     "conv_lm": conv_lm,
+    "vit_tiny": vit_tiny,
+    "vit_small": vit_small,
+    "vit_base": vit_base,
+    "vit_large": vit_large,
+    "vit_huge": vit_huge,
+    "vit_hybrid": vit_hybrid,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet152": resnet152,
 }

@@ -9,72 +9,94 @@ import torch
 import yaml
 
 from tripel.checkpoint import LoadedRun, load_run
+from tripel.config import Config
+from tripel.data.images import ImageDataConfig
 from tripel.decode.complete import CompletionConfig
 from tripel.decode.prepare import prepare_encoder
-from tripel.decode.search import DecodeConfig, SearchConfig
+from tripel.decode.prepare_images import prepare_images
+from tripel.decode.search import DecodeConfig
 from tripel.errors import CheckpointError, InputError
 from tripel.models.decoder import Decoder
 from tripel.models.encoder import Encoder
+from tripel.models.vision import VisionModel
 from tripel.pipelines.classify import Classifier
 from tripel.pipelines.complete import Completer
 from tripel.pipelines.embed import Embedder
 from tripel.pipelines.fill import Filler
+from tripel.pipelines.images import MAX_PIXELS, ImageClassifier
 from tripel.pipelines.translate import Translator
 
-C = TypeVar("C", bound=SearchConfig)
-P = TypeVar("P", Translator, Completer, Embedder, Filler, Classifier)
+Loaded = Translator | Completer | Embedder | ImageClassifier
+C = TypeVar("C", bound=Config)
+P = TypeVar("P", bound=Loaded)
 _OF_HEAD: dict[str, type[Embedder]] = {"masked-token": Filler, "classes": Classifier, "none": Embedder}
 # What each is called, and the command that it is for. Subclasses before their base.
 _USES: dict[type, tuple[str, str]] = {
     Translator: ("a translator", "tripel translate"),
     Completer: ("a language model", "tripel complete"),
     Filler: ("a model that fills blanks", "tripel fill"),
-    Classifier: ("a classifier", "tripel classify"),
+    Classifier: ("a classifier of texts", "tripel classify"),
+    ImageClassifier: ("a classifier of pictures", "tripel classify"),
     Embedder: ("an encoder", "tripel embed"),
 }
 
 
-def load(run: str | Path, *, device: str = "cpu") -> Translator | Completer | Embedder:
-    """What a run folder is for: a Translator, a Completer, or of an encoder a Filler, a Classifier or an Embedder, with the
-    run's own decoding settings.
+def load(run: str | Path, *, device: str = "cpu") -> Loaded:
+    """What a run folder is for: a Translator, a Completer, of an encoder a Filler, a Classifier or an Embedder, or an
+    ImageClassifier; with the run's own decoding settings.
 
     device: where it works, `cpu` or `cuda`. Raises CheckpointError for a folder that is not a run, or is damaged.
     """
     loaded = load_run(run)
     model = loaded.model.to(torch.device(device))
+    if isinstance(model, VisionModel):
+        data = _section(run, loaded, "data", ImageDataConfig)
+        return ImageClassifier(prepare_images(model), max_pixels=data.max_pixels if data else MAX_PIXELS)
     if isinstance(model, Encoder):
         return _OF_HEAD[model.config.head](prepare_encoder(model), loaded.tokenizers.target)
     if isinstance(model, Decoder):
-        return Completer(model, loaded.tokenizers.target, _decode(run, loaded, CompletionConfig))
-    return Translator(model, loaded.tokenizers, _decode(run, loaded, DecodeConfig))
+        return Completer(
+            model, loaded.tokenizers.target, _section(run, loaded, "decode", CompletionConfig) or CompletionConfig()
+        )
+    return Translator(model, loaded.tokenizers, _section(run, loaded, "decode", DecodeConfig) or DecodeConfig())
 
 
 def load_translator(run: str | Path, *, device: str = "cpu") -> Translator:
     """As load; raises InputError when the run is not a translator."""
-    return _load_as(Translator, run, device)
+    return _load_as(run, device, Translator)
 
 
 def load_completer(run: str | Path, *, device: str = "cpu") -> Completer:
     """As load; raises InputError when the run is not a language model."""
-    return _load_as(Completer, run, device)
+    return _load_as(run, device, Completer)
 
 
 def load_filler(run: str | Path, *, device: str = "cpu") -> Filler:
     """As load; raises InputError when the run was not trained to fill blanks."""
-    return _load_as(Filler, run, device)
+    return _load_as(run, device, Filler)
 
 
 def load_classifier(run: str | Path, *, device: str = "cpu") -> Classifier:
-    """As load; raises InputError when the run is not a classifier."""
-    return _load_as(Classifier, run, device)
+    """As load; raises InputError when the run is not a classifier of texts."""
+    return _load_as(run, device, Classifier)
+
+
+def load_image_classifier(run: str | Path, *, device: str = "cpu") -> ImageClassifier:
+    """As load; raises InputError when the run is not a classifier of pictures."""
+    return _load_as(run, device, ImageClassifier)
+
+
+def load_any_classifier(run: str | Path, *, device: str = "cpu") -> Classifier | ImageClassifier:
+    """As load; raises InputError when the run classifies neither texts nor pictures."""
+    return _load_as(run, device, Classifier, ImageClassifier)
 
 
 def load_embedder(run: str | Path, *, device: str = "cpu") -> Embedder:
     """As load; raises InputError when the run is not an encoder; whatever its head, it gives vectors."""
-    return _load_as(Embedder, run, device)
+    return _load_as(run, device, Embedder)
 
 
-def _load_as(wanted: type[P], run: str | Path, device: str) -> P:
+def _load_as(run: str | Path, device: str, *wanted: type[P]) -> P:
     model = load(run, device=device)
     if isinstance(model, wanted):
         return model
@@ -82,16 +104,17 @@ def _load_as(wanted: type[P], run: str | Path, device: str) -> P:
     raise InputError(
         f"this run is {is_}",
         given=run,
-        expected=f"a run folder of {_USES[wanted][0]}",
+        expected=f"a run folder of {' or '.join(_USES[kind][0] for kind in wanted)}",
         mend=f"use `{command} {run} ...`",
     )
 
 
-def _decode(run: str | Path, loaded: LoadedRun, kind: type[C]) -> C:
+def _section(run: str | Path, loaded: LoadedRun, name: str, kind: type[C]) -> C | None:
+    """A section of the run's recipe; None for a model without one, which was imported."""
     if loaded.recipe_yaml is None:
-        return kind()
+        return None
     try:
-        return kind(**(yaml.safe_load(loaded.recipe_yaml).get("decode") or {}))
+        return kind(**(yaml.safe_load(loaded.recipe_yaml).get(name) or {}))
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             "the run's recipe.yaml cannot be used",

@@ -6,13 +6,18 @@ import torch
 from torch import Tensor, nn
 
 
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """All that training changes in a model, by name: its weights, and what normalisation over batches remembers."""
+    return model.state_dict(keep_vars=True)
+
+
 class MovingAverage:
-    """Exponential moving average of the weights (Polyak & Juditsky 1992). Early on it forgets faster: with few updates
-    the decay is (1 + step) / (10 + step), so that the random start does not linger."""
+    """Exponential moving average of the weights (Polyak & Juditsky 1992), and of the statistics of batches. Early on it
+    forgets faster: with few updates the decay is (1 + step) / (10 + step), so that the random start does not linger."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._parameters = dict(model.named_parameters())
+        self._parameters = state_of(model)
         self.tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
@@ -26,7 +31,7 @@ class swapped:
     """While the block runs the model holds other weights; afterwards its own again, bit for bit."""
 
     def __init__(self, model: nn.Module, tensors: dict[str, Tensor] | None) -> None:
-        self._parameters, self._tensors = dict(model.named_parameters()), tensors
+        self._parameters, self._tensors = state_of(model), tensors
 
     def __enter__(self) -> None:
         if self._tensors is not None:

@@ -28,7 +28,7 @@ class RunLog:
 
     quiet: say nothing (ranks other than 0, tests). On a terminal a live bar with plain lines above it; elsewhere lines.
     resume_step: lines of metrics.jsonl after this step are dropped: the resumed run writes them again. baseline: what
-    counting alone scores, shown beside each validation's loss.
+    counting alone scores, shown beside each validation's loss. unit: what is counted as tokens, for the speed that is shown.
     """
 
     def __init__(
@@ -40,8 +40,9 @@ class RunLog:
         quiet: bool = False,
         resume_step: int | None = None,
         baseline: Baseline | None = None,
+        unit: str = "tok",
     ) -> None:
-        self._baseline = baseline
+        self._baseline, self._unit = baseline, unit
         self._path, self._n_steps, self._quiet, self._console = run / "metrics.jsonl", n_steps, quiet, console
         self._file = None
         self._board: Any = None
@@ -81,7 +82,7 @@ class RunLog:
     def training(self, record: dict[str, float], seconds_left: float) -> None:
         """A training record: written, and shown as a line or beside the bar."""
         self.write(record)
-        loss, speed = f"loss {record['train_loss']:.3f}", f"{record['tokens_per_second']:,.0f} tok/s"
+        loss, speed = f"loss {record['train_loss']:.3f}", f"{record['tokens_per_second']:,.0f} {self._unit}/s"
         note = f"{loss}  lr {record['lr']:.2e}  grad {record['grad_norm']:.2f}  {speed}"
         if self._bar is not None:
             fits = self._console.width >= _WIDE

@@ -16,6 +16,12 @@ from tripel.training.fused_loss import CHUNK_CPU, FusedCrossEntropy, FusedRDrop
 
 def batch_loss_sum(model: Model, batch: Batch, *, label_smoothing: float, r_drop: float = 0.0) -> Tensor:
     """The loss of a batch, summed over its predicted tokens, in nats. r_drop: alpha of `r_drop_sum`, 0 for plain."""
+    if batch.weights is not None:
+        assert not r_drop, "R-Drop and weights of targets exclude each other"
+        h_ND = model.asked(batch.inputs, None)
+        return weighted_cross_entropy_sum(
+            h_ND, model.head_parameters(), batch.targets_BT, batch.weights, label_smoothing=label_smoothing
+        )
     if not r_drop:
         h_ND, targets_N = asked(model, batch)
         return cross_entropy_sum(h_ND, model.head_parameters(), targets_N, label_smoothing=label_smoothing)
@@ -47,6 +53,27 @@ def cross_entropy_sum(
     h_ND, targets_N = _predicted(h_BTD, targets_BT)
     weight, bias = head
     return FusedCrossEntropy.apply(h_ND, weight, bias, targets_N, label_smoothing)  # type: ignore[no-any-return]
+
+
+def weighted_cross_entropy_sum(
+    h_ND: Tensor,
+    head: tuple[Tensor, Tensor | None],
+    targets: Tensor,
+    weights: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """cross_entropy_sum where each target counts its weight: for rare classes, and for examples that are of several.
+
+    targets, weights: (N,) or (N, K). For heads of few classes: the logits are kept.
+    """
+    log_p_NC = F.linear(h_ND, *head).float().log_softmax(-1)
+    targets_NK, weights_NK = targets.view(len(targets), -1), weights.view(len(targets), -1)
+    of_targets = (weights_NK * log_p_NC.gather(1, targets_NK)).sum()
+    if not label_smoothing:
+        return -of_targets
+    of_all = (weights_NK.sum(1) * log_p_NC.mean(1)).sum()
+    return -(1 - label_smoothing) * of_targets - label_smoothing * of_all
 
 
 def token_losses(h_BTD: Tensor, head: tuple[Tensor, Tensor | None], targets_BT: Tensor) -> Tensor:

@@ -65,10 +65,10 @@ def schedule_factor(config: OptimConfig, step: int, n_steps: int) -> float:
 class Muon(torch.optim.Optimizer):
     """Momentum, then the nearest semi-orthogonal matrix as update (Jordan et al. 2024).
 
-    params: pairs (matrix, sizes): a matrix of maps stacked, sizes[i] rows each, is orthogonalised map by map. Maps of one
-    shape are iterated together in one batched product, each process of a group taking its share. lr, weight_decay
-    (decoupled) and momentum (Nesterov) as in the source. in_bfloat16: whether to iterate in that precision, as the
-    source does.
+    params: pairs (matrix, sizes): a matrix of maps stacked, sizes[i] rows each, is orthogonalised map by map; a convolution
+    is the matrix (outputs, all that its kernel sees). Maps of one shape are iterated together in one batched product, each
+    process of a group taking its share. lr, weight_decay (decoupled) and momentum (Nesterov) as in the source.
+    in_bfloat16: whether to iterate in that precision, as the source does.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Muon(torch.optim.Optimizer):
                     continue
                 update = self._momentum(p, group["momentum"])
                 sizes = self._sizes[id(p)]
-                for part, map_update in zip(p.split(sizes), update.split(sizes), strict=True):
+                for part, map_update in zip(p.flatten(1).split(sizes), update.flatten(1).split(sizes), strict=True):
                     by_shape.setdefault(part.shape, []).append((part, map_update))
             for shape, pairs in by_shape.items():
                 updates = self._orthogonalised(torch.stack([u for _, u in pairs]))
@@ -139,12 +139,19 @@ def orthogonalise(g_NRC: Tensor, dtype: torch.dtype | None = None, iterations: i
 
 
 def hidden_matrices(model: nn.Module) -> list[tuple[str, nn.Parameter, tuple[int, ...]]]:
-    """Weights of linear maps between hidden states: (name, weight, rows of each map stacked in it)."""
+    """Weights of linear maps between hidden states: (name, weight, rows of each map stacked in it).
+
+    A convolution is a map too, from all that its kernel sees to its channels.
+    """
     return [
-        (f"{name}.weight", cast(nn.Parameter, module.weight), map_sizes(module))
+        (f"{name}.weight", cast(nn.Parameter, module.weight), _rows_of_maps(module))
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear | nn.Conv2d)
     ]
+
+
+def _rows_of_maps(module: nn.Linear | nn.Conv2d) -> tuple[int, ...]:
+    return map_sizes(module) if isinstance(module, nn.Linear) else (module.out_channels,)
 
 
 class Optimizer:

@@ -97,6 +97,17 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
         start += g.numel()
 
 
+def average(tensors: list[Tensor]) -> None:
+    """Make each tensor the mean of all processes', in one message."""
+    if world_size() == 1 or not tensors:
+        return
+    flat = torch.cat([x.flatten() for x in tensors])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for x, mean in zip(tensors, flat.split([x.numel() for x in tensors]), strict=True):
+        x.copy_(mean.view_as(x))
+
+
 def gather(x: Tensor) -> list[Tensor]:
     """The tensors of all processes (of one shape), in order of rank, on every process."""
     if world_size() == 1:

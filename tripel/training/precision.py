@@ -32,6 +32,7 @@ class Worker:
         self._twins: list[Tensor] = []
         if precision == "bfloat16":
             self.model = copy.deepcopy(master).to(torch.bfloat16)
+            _share_buffers(master, self.model)
             self._twins = list(self.model.parameters())
 
     @torch.no_grad()
@@ -52,6 +53,14 @@ class Worker:
             torch._foreach_add_(list(totals), [g.float() for g in parts])
             for twin in self._twins:
                 twin.grad = None
+
+
+def _share_buffers(master: Model, twin: Model) -> None:
+    """Constants and running statistics are the master's own, in float32: what the twin's passes add to them stays."""
+    theirs = dict(master.named_modules())
+    for name, module in twin.named_modules():
+        for key in module._buffers:
+            module._buffers[key] = theirs[name]._buffers[key]
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:

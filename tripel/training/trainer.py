@@ -20,7 +20,7 @@ from tripel.models.build import Model
 from tripel.models.decoder import Decoder
 from tripel.nn.mixer import State
 from tripel.training import parallel
-from tripel.training.averaging import MovingAverage, swapped
+from tripel.training.averaging import MovingAverage, state_of, swapped
 from tripel.training.interrupt import StopRequest
 from tripel.training.log import RunLog
 from tripel.training.loss import batch_loss_sum
@@ -116,6 +116,7 @@ class Trainer:
         self.progress = Progress()
         self._window = _Window()
         self._carried = CarriedStates(self.worker.model)
+        self._statistics = [x for x in state_of(model).values() if not isinstance(x, torch.nn.Parameter)]
         if config.compile:
             _compile_features(self.worker.model, log)
 
@@ -162,10 +163,10 @@ class Trainer:
 
     def restore(self, groups: dict[str, dict[str, Tensor]], meta: dict[str, object]) -> None:
         """Continue from what `_save` stored: the next update is the one an uninterrupted run would have made."""
-        parameters = dict(self.model.named_parameters())
+        own = state_of(self.model)
         with torch.no_grad():
             for name, tensor in groups["model"].items():
-                parameters[name].copy_(tensor)
+                own[name].copy_(tensor)
             if self.average is not None:
                 for name, tensor in groups["ema"].items():
                     self.average.tensors[name].copy_(tensor)
@@ -199,6 +200,7 @@ class Trainer:
             (loss / n).backward()
             self.worker.collect()
         parallel.sum_gradients(self.model.parameters())
+        parallel.average(self._statistics)
         norm = self._clip()
         step = self.progress.step + 1
         lr = self.optim.lr * schedule_factor(self.optim, step, self.config.steps)
@@ -257,7 +259,7 @@ class Trainer:
 
     def _validate_and_save(self) -> None:
         if self.config.average_last > 1 and parallel.is_main():
-            weights = {name: p.detach() for name, p in self.model.named_parameters()}
+            weights = {name: x.detach() for name, x in state_of(self.model).items()}
             self.store.save_snapshot(self.progress.step, weights)
         if self.validate is not None and parallel.is_main():
             self._validate()
@@ -290,7 +292,7 @@ class Trainer:
         carried = parallel.gather_named(self._carried.tensors())
         if parallel.is_main():
             groups = {
-                "model": {name: p.detach() for name, p in self.model.named_parameters()},
+                "model": {name: x.detach() for name, x in state_of(self.model).items()},
                 "optimizer": self.optimizer.state_tensors(),
                 "random": random,
             }

@@ -3,14 +3,17 @@
 from tripel.decode.native.build import library
 from tripel.decode.native.decoder import NativeDecoder, native_decoder
 from tripel.decode.native.encoder import NativeEncoder, native_encoder
+from tripel.decode.native.layers import NativeStack, native_stack
 from tripel.decode.native.model import NativeModel, native_model
 
 __all__ = [
     "NativeDecoder",
     "NativeEncoder",
     "NativeModel",
+    "NativeStack",
     "library",
     "native_decoder",
     "native_encoder",
     "native_model",
+    "native_stack",
 ]

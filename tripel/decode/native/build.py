@@ -121,6 +121,7 @@ _SIGNATURES: dict[Name, _Signatures] = {
         "tripel_encoder_start": (_POINTER, [_POINTER]),
         "tripel_encoder_free_state": (None, [_POINTER]),
         "tripel_encoder_read": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _NUMBER, _POINTER]),
+        "tripel_encoder_read_given": (None, [_POINTER, _POINTER, _NUMBER, _NUMBER, _NUMBER, _POINTER]),
     },
 }
 

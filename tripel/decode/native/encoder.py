@@ -17,10 +17,10 @@ from tripel.decode.pack import twin_of
 from tripel.models.encoder import Encoder
 from tripel.nn.mixer import Taps
 
-_PRECISIONS = {"float32": 0, "bfloat16": 1, "int8": 3}
+PRECISIONS = {"float32": 0, "bfloat16": 1, "int8": 3}
 
 # As of the native decoder: an alarm, not a bound on rounding.
-_TOLERANCES = {"float32": 1e-2, "bfloat16": 0.3, "int8": 0.3}
+TOLERANCES = {"float32": 1e-2, "bfloat16": 0.3, "int8": 0.3}
 
 
 class NativeEncoder(Encoder):
@@ -40,7 +40,7 @@ class NativeEncoder(Encoder):
         self.pooler, self.head = same.pooler, same.head
         self.native, self.precision = native, precision
         mixer, first = model.config.mixer, model.encoder.blocks[0].mixer
-        numbers, reals = described(model.config, mixer, first, _PRECISIONS[precision], causal=False)
+        numbers, reals = described(model.config, mixer, first, PRECISIONS[precision], causal=False)
         self.handle = native.tripel_stack_model(address(numbers), address(reals))
         weakref.finalize(self, native.tripel_stack_free_model, self.handle)
         with torch.inference_mode(False), torch.no_grad():
@@ -48,7 +48,7 @@ class NativeEncoder(Encoder):
             writer.embedding(self.tokens, self.embedding.positions, self.embedding.types, self.embedding.norm)
             writer.stack(self.encoder)
             writer.ready()
-        self._rooms: list[_Room] = []  # not in use at the moment
+        self._rooms: list[Room] = []  # not in use at the moment
         self.eval()
 
     @staticmethod
@@ -73,7 +73,7 @@ class NativeEncoder(Encoder):
         ids_BT = ids_BT.contiguous()
         types_BT = None if types_BT is None else types_BT.expand(B, T).contiguous()
         types = None if types_BT is None else types_BT.data_ptr()
-        room = self._rooms.pop() if self._rooms else _Room(self)
+        room = self._rooms.pop() if self._rooms else Room(self.native, self.handle)
         self.native.tripel_encoder_read(
             room.handle, ids_BT.data_ptr(), types, lengths_B.data_ptr(), B, T, torch.get_num_threads(), h_BTD.data_ptr()
         )
@@ -90,12 +90,12 @@ class NativeEncoder(Encoder):
         return _below(ids_BT, len(self.tokens.weight))
 
 
-class _Room:
-    """Memory of one call at a time: several threads may encode at once."""
+class Room:
+    """Memory of one call at a time: several threads may encode at once. model: the library's handle of a model."""
 
-    def __init__(self, encoder: NativeEncoder) -> None:
-        self.handle = encoder.native.tripel_encoder_start(encoder.handle)
-        weakref.finalize(self, encoder.native.tripel_encoder_free_state, self.handle)
+    def __init__(self, native: ctypes.CDLL, model: int) -> None:
+        self.handle = native.tripel_encoder_start(model)
+        weakref.finalize(self, native.tripel_encoder_free_state, self.handle)
 
 
 def native_encoder(model: Encoder, precision: Precision = "float32") -> NativeEncoder | None:
@@ -108,7 +108,7 @@ def native_encoder(model: Encoder, precision: Precision = "float32") -> NativeEn
     if native is None:
         return None
     fast = NativeEncoder(model, native, precision)
-    return fast if _agrees(fast, _TOLERANCES[precision]) else None
+    return fast if _agrees(fast, TOLERANCES[precision]) else None
 
 
 @torch.inference_mode()

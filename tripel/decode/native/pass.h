@@ -34,6 +34,7 @@ struct Pass {
     int threads;
     std::vector<Token> tokens;
     std::vector<Run> runs;
+    const float* given = nullptr;  // vectors that ids count, in place of the model's table: already embedded
 
     int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
 
@@ -222,9 +223,10 @@ struct Pass {
 
     void embed() {
         const int64_t d = model.shape.d;
+        const float* table = given == nullptr ? model.tokens : given;
         share(rows(), d * 4, [&](int64_t t, int) {
             float* x = state.x.data() + t * d;
-            std::memcpy(x, model.tokens + tokens[t].id * d, d * sizeof(float));
+            std::memcpy(x, table + tokens[t].id * d, d * sizeof(float));
             if (model.positions != nullptr) add(model.positions + tokens[t].position * d, x);
             if (model.types != nullptr) add(model.types + tokens[t].type * d, x);
         });

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tripel.models.config import SkeletonConfig
+from tripel.models.config import StackedConfig
 from tripel.nn import AttentionConfig, MixerConfig
 from tripel.nn.embed import Positions, TokenEmbedding
 from tripel.nn.exact import RMSNorm
@@ -19,7 +19,7 @@ _ACTIVATIONS = {"relu": 1, "gelu": 2, "silu": 3, "gelu_tanh": 4, "relu_squared":
 
 
 def described(
-    config: SkeletonConfig, mixer: MixerConfig, first: Any, precision: int, *, causal: bool
+    config: StackedConfig, mixer: MixerConfig, first: Any, precision: int, *, causal: bool
 ) -> tuple[array[int], array[float]]:
     """The numbers and reals of tripel_stack_model. first: the first block's mixer; precision: as of maps.h."""
     assert isinstance(mixer, AttentionConfig)
@@ -48,6 +48,11 @@ class StackWriter:
         self._vector(None if positions.kind == "none" else positions.weight)
         self._vector(None if types is None else types.weight)  # type: ignore[arg-type]
         self._norm(norm)
+
+    def no_embedding(self) -> None:
+        """Of a model that is given vectors."""
+        for _ in range(5):  # tokens, positions, types, a norm's gain and bias
+            self._vector(None)
 
     def stack(self, stack: Stack) -> None:
         for block in stack.blocks:

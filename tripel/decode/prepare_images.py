@@ -1,0 +1,207 @@
+"""Image classifiers arranged for inference on PyTorch: see pack.py for linear maps; here what convolutions need.
+
+Batch normalisation of a model that no longer learns is a map of each channel by itself: it is folded into the convolution
+before it (Jacob et al. 2018, section 3.2). Where oneDNN's fused operators are there, the convolution also adds the residual
+and applies ReLU before it writes. They are private to PyTorch: tried out once and, if absent or wrong, done without.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tripel.decode.pack import packed, twin_of
+from tripel.models.config import ViTConfig
+from tripel.models.vision import VisionModel
+from tripel.nn.mixer import Taps
+from tripel.nn.resnet import BatchNorm, ConvNorm, ResidualBlock, ResidualStages
+
+TOGETHER = {"vit": 1024, "resnet": 16384}
+"""Places (patches; those that the first stage sees) that go through the layers together: what lies between two layers then
+stays in the cache, and its memory is not given back to the system and asked for again at every operation."""
+
+PACK_FROM = 1 << 12
+"""Linear weights with fewer numbers stay plain. A picture alone is dozens of rows, for which packing small ones pays."""
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def prepare_images(model: VisionModel, precision: Literal["float32", "bfloat16"] = "float32") -> VisionModel:
+    """The classifier's twin for inference: equal hidden states, sooner. The model itself is not changed.
+
+    precision: of all but the head; hidden states are of the model's own type all the same. The twin keeps the statistics
+    that the model has now, shares what it does not rearrange, and is not told when the model's weights change afterwards.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        return PreparedVision(model, half=precision == "bfloat16")
+
+
+class PreparedVision(VisionModel):
+    """What prepare_images returns. Taps see the model itself, in its own precision."""
+
+    def __init__(self, model: VisionModel, *, half: bool) -> None:
+        super().__init__()
+        self.config, self.vocabulary = model.config, model.vocabulary
+        self.model = twin_of(model, lambda _: None)
+        self.head = self.model.head
+        body = twin_of(model, _folded)
+        body.head = None  # type: ignore[assignment]
+        if half:
+            body = copy.deepcopy(body).to(torch.bfloat16)
+        weight = self.head.linear.weight
+        self.dtype, on_cpu = weight.dtype, weight.device.type == "cpu"
+        self.body = twin_of(body, _packed) if on_cpu else body
+        self.together = TOGETHER[model.config.kind] if on_cpu else None
+        self.eval()
+
+    def features(self, pixels_BCHW: Tensor, taps: Taps | None = None) -> Tensor:
+        """As of the model."""
+        if taps is not None or not len(pixels_BCHW):
+            return self.model.features(pixels_BCHW, taps)
+        parts = [self.body.features(part) for part in pixels_BCHW.split(self._at_once(pixels_BCHW))]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.dtype)
+
+    def _at_once(self, pixels_BCHW: Tensor) -> int:
+        """How many pictures go through the layers together."""
+        B, _, H, W = pixels_BCHW.shape
+        if self.together is None:
+            return max(1, B)
+        config = self.config
+        step = config.patch_size if isinstance(config, ViTConfig) else 4 if config.stem == "imagenet" else 1
+        return max(1, self.together * step**2 // max(1, H * W))
+
+
+class FoldedConv(nn.Module):
+    """activation(W * x + b + other): a convolution with the norm after it."""
+
+    def __init__(self, layer: ConvNorm, activation: Activation | None = None) -> None:
+        super().__init__()
+        norm, weight = layer.norm, layer.conv.weight.double()
+        assert isinstance(norm, BatchNorm)
+        scale_C = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        bias_C = norm.bias.double() - scale_C * norm.running_mean.double()
+        weight = (weight * scale_C[:, None, None, None]).to(layer.conv.weight.dtype, memory_format=torch.channels_last)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias_C = nn.Parameter(bias_C.to(weight.dtype), requires_grad=False)
+        stride, padding = layer.conv.stride, layer.conv.padding
+        assert not isinstance(padding, str)
+        self.stride, self.padding, self.activation = list(stride), list(padding), activation
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of pictures."""
+        return self.weight.dtype
+
+    def forward(self, x_BCHW: Tensor, other_BCHW: Tensor | None = None) -> Tensor:
+        y_BCHW = F.conv2d(x_BCHW, self.weight, self.bias_C, self.stride, self.padding)
+        y_BCHW = y_BCHW if other_BCHW is None else y_BCHW.add_(other_BCHW)
+        return y_BCHW if self.activation is None else self.activation(y_BCHW)
+
+
+class PackedConv(nn.Module):
+    """A FoldedConv with its weight as the kernels want it; ReLU and sum are the convolution's own."""
+
+    def __init__(self, conv: FoldedConv) -> None:
+        super().__init__()
+        self.dtype = conv.dtype
+        self.weight = _reorder(conv.weight.detach(), conv.padding, conv.stride)
+        self.bias_C, self.stride, self.padding = conv.bias_C.detach(), conv.stride, conv.padding
+        self.fused = "relu" if conv.activation is F.relu else "none"
+        self.activation = None if conv.activation is F.relu else conv.activation
+
+    def forward(self, x_BCHW: Tensor, other_BCHW: Tensor | None = None) -> Tensor:
+        """other_BCHW is overwritten."""
+        y_BCHW = _convolution(x_BCHW, other_BCHW, self.weight, self.bias_C, self.padding, self.stride, self.fused)
+        return y_BCHW if self.activation is None else self.activation(y_BCHW)
+
+
+class FoldedBlock(nn.Module):
+    """A ResidualBlock of folded convolutions; it overwrites its input where it has no convolution for the shortcut."""
+
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(FoldedConv(layer, block.activation) for layer in _conv_norms(block.layers))
+        self.shortcut = None if block.shortcut is None else FoldedConv(block.shortcut)
+
+    def forward(self, x_BCHW: Tensor, taps: Taps | None = None) -> Tensor:
+        assert taps is None
+        other_BCHW = x_BCHW if self.shortcut is None else self.shortcut(x_BCHW)
+        for layer in self.layers[:-1]:
+            x_BCHW = layer(x_BCHW)
+        return self.layers[-1](x_BCHW, other_BCHW)  # type: ignore[no-any-return]
+
+
+@cache
+def conv_packing_works(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch has the fused convolutions and they compute what F.conv2d computes."""
+    try:
+        generator = torch.Generator().manual_seed(0)
+        shapes = ((2, 16, 6, 6), (2, 32, 3, 3), (32, 16, 3, 3), (32,))
+        x, other, weight, bias = (torch.randn(*shape, generator=generator).to(dtype) for shape in shapes)
+        x, other, weight = (t.to(memory_format=torch.channels_last) for t in (x, other, weight))
+        plain = F.conv2d(x.float(), weight.float(), bias.float(), 2, 1)
+        blocked = _reorder(weight, [1, 1], [2, 2])
+        alone = _convolution(x, None, blocked, bias, [1, 1], [2, 2], "none")
+        added = _convolution(x, other.clone(), blocked, bias, [1, 1], [2, 2], "relu")
+        pairs = ((alone, plain), (added, (plain + other.float()).relu()))
+        atol = 1e-4 if dtype == torch.float32 else 0.2
+        return all(torch.allclose(y.float(), expected, atol=atol, rtol=0.02) for y, expected in pairs)
+    except Exception:  # a private operator may vanish or change in any way
+        return False
+
+
+def _convolution(
+    x_BCHW: Tensor,
+    other_BCHW: Tensor | None,
+    weight: Tensor,
+    bias_C: Tensor,
+    padding: list[int],
+    stride: list[int],
+    unary: str,
+) -> Tensor:
+    """unary(weight * x + bias), or with other added before unary, which then is where the result lies."""
+    operators, form = torch.ops.mkldnn, (weight, bias_C, padding, stride, [1, 1], 1)
+    if other_BCHW is None:
+        return operators._convolution_pointwise.default(x_BCHW, *form, unary, [], "")
+    return operators._convolution_pointwise_.binary(other_BCHW, x_BCHW, *form, "add", None, unary, [], None)
+
+
+def _reorder(weight: Tensor, padding: list[int], stride: list[int]) -> Tensor:
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, [1, 1], 1, None)
+
+
+def _folded(module: nn.Module) -> nn.Module | None:
+    """What stands for a module in a twin without batch norms; None for one that is copied, part by part."""
+    if isinstance(module, ConvNorm) and _foldable([module]):
+        return FoldedConv(module)
+    if isinstance(module, ResidualBlock) and _foldable(_conv_norms(module.layers)):
+        return FoldedBlock(module)
+    if isinstance(module, ResidualStages) and _foldable([module.stem]):
+        twin = twin_of(module, _folded)
+        twin.stem, twin.activation = FoldedConv(module.stem, module.activation), _nothing  # type: ignore[assignment]
+        return twin
+    return None
+
+
+def _packed(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, FoldedConv):
+        return PackedConv(module) if conv_packing_works(module.dtype) else module
+    return packed(module, least=PACK_FROM)
+
+
+def _foldable(layers: list[ConvNorm]) -> bool:
+    return all(isinstance(layer.norm, BatchNorm) for layer in layers)
+
+
+def _conv_norms(layers: nn.ModuleList) -> list[ConvNorm]:
+    return [layer for layer in layers if isinstance(layer, ConvNorm)]
+
+
+def _nothing(x: Tensor) -> Tensor:
+    return x
