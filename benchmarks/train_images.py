@@ -20,10 +20,8 @@ import itertools
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -146,11 +144,11 @@ def _table(chosen: list[Contender], found: Race) -> str:
 
 def _notes(args: argparse.Namespace) -> list[str]:
     return [
-        f"Median (smallest to largest) of {args.rounds} interleaved rounds of about {args.seconds:g} s a turn; ratios within a "
-        f"round, to the peer with the best median. Batches of {BATCH} grey pictures of {SIDE} x {SIDE}, random pixels; all "
-        "begin with the same weights and see the same batches in the same order, so that their last losses agree. vit: "
-        "patches of 4, width 128, 6 layers, 4 heads, inner width 512. resnet: ResNet-18, 32 to 256 wide, one 3x3 "
-        "convolution of stride 1 as stem; transformers' is given the same stem in place of its own. Training: AdamW "
+        f"Median (smallest to largest) of {args.rounds} interleaved rounds of about {args.seconds:g} s a turn; ratios "
+        f"within a round, to the peer with the best median. Batches of {BATCH} grey pictures of {SIDE} x {SIDE}, random "
+        "pixels; all begin with the same weights and see the same batches in the same order, so that their last losses "
+        "agree. vit: patches of 4, width 128, 6 layers, 4 heads, inner width 512. resnet: ResNet-18, 32 to 256 wide, one "
+        "3x3 convolution of stride 1 as stem; transformers' is given the same stem in place of its own. Training: AdamW "
         f"(the peer's fused), clipping; {args.threads or torch.get_num_threads()} threads.",
         f"Machine: {machine()}; load average over the last 15 minutes {os.getloadavg()[2]:.1f}, this run included. "
         f"Versions: {versions('torch', 'transformers')}.",
@@ -173,7 +171,7 @@ def work(kind: str, mode: str, contender: Contender) -> None:
         allocator.keep_memory()
         if mode == "training":
             tripel_loop(model, turns, contender.precision, rate=RATE, label_smoothing=0.0)
-        _read(prepare_images(model.eval(), contender.precision), turns)
+        _read(prepare_images(model.eval(), "auto", contender.precision), turns)
     half = contender.precision == "bfloat16" and not contender.autocast
     theirs = Peer(model, autocast=contender.autocast, half=half, last=contender.last)
     del model

@@ -110,3 +110,18 @@ def test_many_classes_are_left_to_the_picture():
     console = Console(file=io.StringIO(), width=80)
     console.print(scores)
     assert "true \\ said" not in console.file.getvalue() and "class39" in console.file.getvalue()
+
+
+@given(st.integers(0, 10_000), st.integers(1, 20), st.integers(2, 9), st.booleans())
+def test_the_top_five_accuracy_is_the_share_of_examples_whose_class_is_among_the_five_likeliest(
+    seed, n, n_classes, ties
+):
+    rng = np.random.default_rng(seed)
+    probabilities, true = rng.random((n, n_classes)), rng.integers(0, n_classes, n)
+    probabilities = probabilities.round(1) if ties else probabilities
+    found = score_classification(probabilities, true, [str(c) for c in range(n_classes)]).top5_accuracy
+    if n_classes <= 5:
+        assert found is None
+        return
+    five = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    assert found == pytest.approx(np.mean([t in row for t, row in zip(true, five, strict=True)]))

@@ -15,6 +15,7 @@ from test_compare import interrupt_after, metrics_of, weights_of
 
 from tripel import checkpoint
 from tripel.compare import Comparison, compare
+from tripel.compare.comparison import PAGE
 from tripel.compare.flops import count_flops
 from tripel.compare.images import ImageContest
 from tripel.compare.matching import TOLERANCE, match_parameters, n_parameters
@@ -43,16 +44,20 @@ def home(tmp_path_factory):
         yield folder
 
 
-def run(home, out, names=NAMES, **options):
+def run(home, out, *, drawn=False, **options):
+    """The comparison and what it said; without its pictures and page unless they are looked at, which take the longest."""
     said = io.StringIO()
-    recipes = [home / f"{name}.yaml" for name in names]
-    return compare(recipes, out, console=Console(file=said, width=120), **options), said.getvalue()
+    recipes = [home / f"{name}.yaml" for name in NAMES]
+    with pytest.MonkeyPatch.context() as patch:
+        if not drawn:
+            patch.setattr(Comparison, "save", lambda self, out: out / PAGE)
+        return compare(recipes, out, console=Console(file=said, width=120), **options), said.getvalue()
 
 
 @pytest.fixture(scope="module")
 def compared(home, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "compared"
-    result, said = run(home, out, steps=STEPS, shares=SHARES)
+    result, said = run(home, out, drawn=True, steps=STEPS, shares=SHARES)
     return out, result, said
 
 

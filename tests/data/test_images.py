@@ -147,8 +147,11 @@ def test_nested_folders_belong_to_their_class_and_hidden_and_other_files_do_not(
     put(folder / "set/cat/.thumbnails/x.png", picture(53))
     put(folder / "set/dog/notes.txt", b"hello")
     put(folder / "set/readme.md", b"hello")
+    put(folder / "elsewhere/x.png", picture(54))
+    (folder / "set/cat/linked").symlink_to(folder / "elsewhere")
+    (folder / "elsewhere/round").symlink_to(folder / "set/cat")
     images, report = load(name)
-    assert len(images) == 13 and images.labels.count("cat") == 7
+    assert len(images) == 14 and images.labels.count("cat") == 8
     assert findings(report) == {"file that is no picture": (2, "dropped")}
 
 
@@ -564,12 +567,15 @@ def test_where_no_worker_can_be_started_this_process_reads(folder, started, monk
 
 
 SCRIPT = """
-    import tripel.data.decoding as decoding
-    from tripel.data.images import ImageDataConfig, load_images
+    from pathlib import Path
+    from tripel.data import decoding
     decoding._FEW = 0
     print("begun")
-    images, _ = load_images("set", ImageDataConfig(train="set", workers=2), image_size=6, channels=3, training=True)
-    print(len(images))
+    form = decoding.Form(6, 3, "stretch", 1.0, "bilinear", 1000)
+    with decoding.Decoder(sorted(Path("set").rglob("*.png")), form, 2) as decoder:
+        seen = [looked for part in decoder.read(range(20)) for looked, pixels in part]
+        assert len(decoder._workers) == 2
+    print(sum(looked.width for looked in seen))
 """
 
 
@@ -583,7 +589,7 @@ def test_workers_do_not_run_the_users_code_again(folder, how):
     result = subprocess.run(
         [sys.executable, *arguments], input=code, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": root}
     )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "begun\n20\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "begun\n120\n", "")
 
 
 # Real data.

@@ -14,7 +14,7 @@ from tripel.data.idx import read_idx_pair
 from tripel.data.known import KNOWN
 from tripel.data.names import ImageFiles, subfolders
 from tripel.data.pictures import ENDINGS
-from tripel.data.readers import read_lines
+from tripel.data.readers import read_lines, unreadable
 from tripel.errors import DataError
 from tripel.text.clean import clean
 
@@ -56,16 +56,31 @@ def read_source(
 
 def pictures_in(folder: Path, others: Tally | None = None) -> list[Path]:
     """The pictures in a folder and in those in it, sorted, by the endings of their names; nothing hidden. others: counts
-    the other files."""
-    found = []
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
+    the other files. Raises DataError for a folder that cannot be read."""
+    found, seen = [], {os.path.realpath(folder)}
+    for here, folders, names in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
+        folders[:] = [name for name in _shown(folders) if _is_new(os.path.realpath(os.path.join(here, name)), seen)]
+        for name in _shown(names):
             if name.lower().endswith(ENDINGS):
                 found.append(Path(here, name))
             elif others is not None:
                 others(OTHER_FILE, os.path.join(here, name))
     return found
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise unreadable(Path(error.filename), None, error)
+
+
+def _shown(names: list[str]) -> list[str]:
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def _is_new(path: str, seen: set[str]) -> bool:
+    """Whether a folder was not seen before; links may lead in a circle."""
+    new = path not in seen
+    seen.add(path)
+    return new
 
 
 def _of_folder(folder: Path, tally: Tally) -> ImageSource:

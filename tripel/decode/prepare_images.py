@@ -1,4 +1,4 @@
-"""Image classifiers arranged for inference on PyTorch: see pack.py for linear maps; here what convolutions need.
+"""Image classifiers arranged for inference. Linear maps: see pack.py; a ViT's blocks: also on native code, see native.
 
 Batch normalisation of a model that no longer learns is a map of each channel by itself: it is folded into the convolution
 before it (Jacob et al. 2018, section 3.2). Where oneDNN's fused operators are there, the convolution also adds the residual
@@ -10,21 +10,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cache
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tripel.decode.native import NativeStack, native_stack
 from tripel.decode.pack import packed, twin_of
+from tripel.decode.prepare import Engine, Precision
+from tripel.errors import DeviceError
 from tripel.models.config import ViTConfig
-from tripel.models.vision import VisionModel
+from tripel.models.vision import VisionModel, VisionTransformer
 from tripel.nn.mixer import Taps
 from tripel.nn.resnet import BatchNorm, ConvNorm, ResidualBlock, ResidualStages
 
-TOGETHER = {"vit": 1024, "resnet": 16384}
-"""Places (patches; those that the first stage sees) that go through the layers together: what lies between two layers then
-stays in the cache, and its memory is not given back to the system and asked for again at every operation."""
+TOGETHER = 1 << 22
+"""Numbers of a ViT's widest layer that are computed together by PyTorch: what lies between two layers then stays in the
+cache, and its memory is not given back to the system and asked for again at every operation."""
 
 PACK_FROM = 1 << 12
 """Linear weights with fewer numbers stay plain. A picture alone is dozens of rows, for which packing small ones pays."""
@@ -32,49 +34,57 @@ PACK_FROM = 1 << 12
 Activation = Callable[[Tensor], Tensor]
 
 
-def prepare_images(model: VisionModel, precision: Literal["float32", "bfloat16"] = "float32") -> VisionModel:
-    """The classifier's twin for inference: equal hidden states, sooner. The model itself is not changed.
+def prepare_images(model: VisionModel, engine: Engine = "auto", precision: Precision = "float32") -> VisionModel:
+    """A classifier whose features are the model's, sooner, for weights and statistics that stay as they are now.
 
-    precision: of all but the head; hidden states are of the model's own type all the same. The twin keeps the statistics
-    that the model has now, shares what it does not rearrange, and is not told when the model's weights change afterwards.
+    engine: as for prepare; only the blocks of a ViT of attention mixers have compiled code. precision: of the products; int8
+    needs the compiled code and rounds weights and inputs to 8 bits. Hidden states, and the head, are of the model's type.
+    Raises DeviceError when `native`, or int8, is asked for and cannot be had.
     """
+    if engine == "plain":
+        return model
     with torch.inference_mode(False), torch.no_grad():
-        return PreparedVision(model, half=precision == "bfloat16")
+        same = twin_of(model, lambda _: None).eval()
+        blocks = None
+        if isinstance(same, VisionTransformer) and engine in ("auto", "native"):
+            blocks = native_stack(same.config, same.config.mixer, same.encoder, precision)
+        if blocks is None and (engine == "native" or precision == "int8"):
+            raise _no_native(model, precision)
+        return PreparedVision(same, blocks, half=precision == "bfloat16")
 
 
 class PreparedVision(VisionModel):
-    """What prepare_images returns. Taps see the model itself, in its own precision."""
+    """What prepare_images returns. Taps see the model itself, in its own precision.
 
-    def __init__(self, model: VisionModel, *, half: bool) -> None:
+    blocks: what computes the blocks of a ViT, or None. half: all else but the head in bfloat16.
+    """
+
+    def __init__(self, model: VisionModel, blocks: NativeStack | None, *, half: bool) -> None:
         super().__init__()
         self.config, self.vocabulary = model.config, model.vocabulary
-        self.model = twin_of(model, lambda _: None)
-        self.head = self.model.head
+        self.model, self.head = model, model.head
         body = twin_of(model, _folded)
         body.head = None  # type: ignore[assignment]
-        if half:
+        if blocks is not None:
+            body.encoder = blocks  # type: ignore[assignment]
+        elif half:
             body = copy.deepcopy(body).to(torch.bfloat16)
         weight = self.head.linear.weight
         self.dtype, on_cpu = weight.dtype, weight.device.type == "cpu"
         self.body = twin_of(body, _packed) if on_cpu else body
-        self.together = TOGETHER[model.config.kind] if on_cpu else None
+        self.together = None
+        if on_cpu and blocks is None and isinstance(model.config, ViTConfig):
+            self.together = TOGETHER // max(model.config.d_model, model.config.d_ff) * model.config.patch_size**2
         self.eval()
 
     def features(self, pixels_BCHW: Tensor, taps: Taps | None = None) -> Tensor:
         """As of the model."""
         if taps is not None or not len(pixels_BCHW):
             return self.model.features(pixels_BCHW, taps)
-        parts = [self.body.features(part) for part in pixels_BCHW.split(self._at_once(pixels_BCHW))]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.dtype)
-
-    def _at_once(self, pixels_BCHW: Tensor) -> int:
-        """How many pictures go through the layers together."""
         B, _, H, W = pixels_BCHW.shape
-        if self.together is None:
-            return max(1, B)
-        config = self.config
-        step = config.patch_size if isinstance(config, ViTConfig) else 4 if config.stem == "imagenet" else 1
-        return max(1, self.together * step**2 // max(1, H * W))
+        size = B if self.together is None else max(1, self.together // max(1, H * W))
+        parts = [self.body.features(part) for part in pixels_BCHW.split(size)]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.dtype)
 
 
 class FoldedConv(nn.Module):
@@ -112,8 +122,8 @@ class PackedConv(nn.Module):
         self.dtype = conv.dtype
         self.weight = _reorder(conv.weight.detach(), conv.padding, conv.stride)
         self.bias_C, self.stride, self.padding = conv.bias_C.detach(), conv.stride, conv.padding
-        self.fused = "relu" if conv.activation is F.relu else "none"
-        self.activation = None if conv.activation is F.relu else conv.activation
+        self.fused = "relu" if conv.activation is torch.relu_ else "none"
+        self.activation = None if conv.activation is torch.relu_ else conv.activation
 
     def forward(self, x_BCHW: Tensor, other_BCHW: Tensor | None = None) -> Tensor:
         """other_BCHW is overwritten."""
@@ -147,11 +157,13 @@ def conv_packing_works(dtype: torch.dtype) -> bool:
         x, other, weight = (t.to(memory_format=torch.channels_last) for t in (x, other, weight))
         plain = F.conv2d(x.float(), weight.float(), bias.float(), 2, 1)
         blocked = _reorder(weight, [1, 1], [2, 2])
-        alone = _convolution(x, None, blocked, bias, [1, 1], [2, 2], "none")
-        added = _convolution(x, other.clone(), blocked, bias, [1, 1], [2, 2], "relu")
-        pairs = ((alone, plain), (added, (plain + other.float()).relu()))
-        atol = 1e-4 if dtype == torch.float32 else 0.2
-        return all(torch.allclose(y.float(), expected, atol=atol, rtol=0.02) for y, expected in pairs)
+        atol, added = 1e-4 if dtype == torch.float32 else 0.2, plain + other.float()
+        for unary, after in (("none", torch.clone), ("relu", torch.relu)):
+            for residual, expected in ((None, plain), (other.clone(), added)):
+                y = _convolution(x, residual, blocked, bias, [1, 1], [2, 2], unary)
+                if not torch.allclose(y.float(), after(expected), atol=atol, rtol=0.02):
+                    return False
+        return True
     except Exception:  # a private operator may vanish or change in any way
         return False
 
@@ -169,7 +181,8 @@ def _convolution(
     operators, form = torch.ops.mkldnn, (weight, bias_C, padding, stride, [1, 1], 1)
     if other_BCHW is None:
         return operators._convolution_pointwise.default(x_BCHW, *form, unary, [], "")
-    return operators._convolution_pointwise_.binary(other_BCHW, x_BCHW, *form, "add", None, unary, [], None)
+    after = None if unary == "none" else unary
+    return operators._convolution_pointwise_.binary(other_BCHW, x_BCHW, *form, "add", None, after, [], None)
 
 
 def _reorder(weight: Tensor, padding: list[int], stride: list[int]) -> Tensor:
@@ -190,6 +203,8 @@ def _folded(module: nn.Module) -> nn.Module | None:
 
 
 def _packed(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, NativeStack):
+        return module
     if isinstance(module, FoldedConv):
         return PackedConv(module) if conv_packing_works(module.dtype) else module
     return packed(module, least=PACK_FROM)
@@ -205,3 +220,12 @@ def _conv_norms(layers: nn.ModuleList) -> list[ConvNorm]:
 
 def _nothing(x: Tensor) -> Tensor:
     return x
+
+
+def _no_native(model: VisionModel, precision: Precision) -> DeviceError:
+    return DeviceError(
+        "native code cannot be used here",
+        given=f"{model.config.kind} on {model.head.linear.weight.device}, precision {precision}",
+        expected="a vit of attention mixers, on the CPU, a C++ compiler (c++, g++ or clang++), a cache folder to write to",
+        mend="install a compiler, or choose the engine torch with precision float32 or bfloat16",
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tripel.inspection.lettering import drawable, percent
 from tripel.storage import atomic_write
 from tripel.tasks.classification import ClassificationScores
 
@@ -20,7 +20,6 @@ _WITH_SHARES = 12  # up to so many classes a cell has room for the share under t
 _MOST_INCHES = 20.0
 _LEAST_NUMBERED, _LEAST_LABELLED = 0.26, 0.13  # inches of a cell that has room for a number, for a label beside it
 _WIDTH_OF_LETTER = 0.0095  # inches, for a point of its size
-_SHOWN_CHARACTERS = 24
 _DPI = 110
 
 
@@ -71,12 +70,12 @@ def _write_numbers(axes: Any, counts: np.ndarray, shares: np.ndarray, cell: floa
         style = {"ha": "center", "va": "center", "color": colour, "in_layout": False}
         axes.text(column, row - (0.08 / cell if with_shares else 0.0), text, fontsize=size, **style)
         if with_shares:
-            axes.text(column, row + 0.13 / cell, _percent(share), fontsize=7.5, **style)
+            axes.text(column, row + 0.13 / cell, percent(share), fontsize=7.5, **style)
 
 
 def _write_labels(axes: Any, scores: ClassificationScores, cell: float) -> None:
     """Names of classes left and above, every so many of them, those on the left with their numbers of examples."""
-    labels = _drawable([score.label for score in scores.classes])
+    labels = drawable([score.label for score in scores.classes])
     ticks, size = range(0, len(labels), math.ceil(_LEAST_LABELLED / cell)), 10 if len(labels) <= _WITH_SHARES else 8
     rows = [f"{labels[tick]}  ({scores.classes[tick].n_examples:,})" for tick in ticks]
     style = {"fontsize": size, "color": _INK, "parse_math": False}
@@ -99,20 +98,3 @@ def _write_labels(axes: Any, scores: ClassificationScores, cell: float) -> None:
         fontsize=9,
         labelpad=8,
     )
-
-
-def _drawable(labels: Sequence[str]) -> list[str]:
-    """Labels cut to a length that can be drawn; `class N` for one in letters that the font of pictures has not."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    glyphs = get_font(findfont(FontProperties())).get_charmap()
-    return [
-        f"class {number}"
-        if any(ord(letter) not in glyphs for letter in label)
-        else (label if len(label) <= _SHOWN_CHARACTERS else f"{label[: _SHOWN_CHARACTERS - 1]}…")
-        for number, label in enumerate(labels, start=1)
-    ]
-
-
-def _percent(share: float) -> str:
-    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"

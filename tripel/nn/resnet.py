@@ -19,7 +19,8 @@ from tripel.nn.mixer import Taps, scoped
 
 NormOf = Callable[[int], nn.Module]
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+# What they are given is not needed again, by nobody's backward pass: ReLU writes over it.
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "gelu": F.gelu, "silu": F.silu}
 
 
 class BatchNorm(nn.Module):
@@ -111,7 +112,7 @@ class ResidualBlock(nn.Module):
         for layer in self.layers[:-1]:
             y_BCHW = self.activation(layer(y_BCHW))
         y_BCHW = self.layers[-1](y_BCHW)
-        y_BCHW = self.activation(y_BCHW + (x_BCHW if self.shortcut is None else self.shortcut(x_BCHW)))
+        y_BCHW = self.activation(y_BCHW.add_(x_BCHW if self.shortcut is None else self.shortcut(x_BCHW)))
         if taps is not None:
             taps("resid_post", y_BCHW)
         return y_BCHW
@@ -164,5 +165,5 @@ class ConvStem(nn.Module):
         """pixels (B, C, H, W) -> (B, h, w, D)."""
         x_BCHW = pixels_BCHW.to(self.output.weight.dtype, memory_format=torch.channels_last)
         for layer in self.layers:
-            x_BCHW = F.relu(layer(x_BCHW))
+            x_BCHW = torch.relu_(layer(x_BCHW))
         return self.output(x_BCHW.permute(0, 2, 3, 1))  # type: ignore[no-any-return]

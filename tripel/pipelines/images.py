@@ -128,32 +128,35 @@ class ImageClassifier:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, number: int, given: Picture) -> _Ready | UnreadPicture:
-        in_memory = not isinstance(given, str | os.PathLike)
-        source = f"picture {number}" if in_memory else os.fspath(given)
+        source = os.fspath(given) if isinstance(given, str | os.PathLike) else f"picture {number}"
         try:
             picture = read_picture(_as_picture(given), channels=3, max_pixels=self.max_pixels)
+        except InputError as error:  # of a picture from memory, which has no name
+            what = f"{source}: {error.what}"
+            return UnreadPicture(source, InputError(what, given=error.given, expected=error.expected, mend=error.mend))
         except TripelError as error:
-            if in_memory:
-                about = {"given": error.given, "expected": error.expected, "mend": error.mend}
-                error = InputError(f"{source}: {error.what}", **about)
             return UnreadPicture(source, error)
-        return self._fitted(source, picture)
+        return self._brought(source, picture)
 
-    def _fitted(self, source: str, picture: Image.Image) -> _Ready:
-        config, vocabulary = self.model.config, self.model.vocabulary
+    def _brought(self, source: str, picture: Image.Image) -> _Ready:
+        config = self.model.config
         size = config.image_size
-        how = {"fit": vocabulary.fit, "crop_share": vocabulary.crop_share, "resample": vocabulary.resample}
-        pixels = fitted(picture, size, **how)
+        pixels = self._fitted(picture)
         coloured = bool((pixels != pixels[:1]).any())
         changes: list[Change] = []
         if picture.size != (size, size):
             changes.append("resized")
         if config.channels == 1:
             changes += ["made grey"] if coloured else []
-            pixels = fitted(picture.convert("L"), size, **how)  # of a picture that was grey, what it was
+            pixels = self._fitted(picture.convert("L"))  # of a picture that was grey, what it was
         elif not coloured:
             changes.append("made coloured")
         return _Ready(source, pixels, tuple(changes))
+
+    def _fitted(self, picture: Image.Image) -> np.ndarray:
+        form = self.model.vocabulary
+        size = self.model.config.image_size
+        return fitted(picture, size, fit=form.fit, crop_share=form.crop_share, resample=form.resample)
 
     def _answer(self, picture: _Ready, probabilities_C: np.ndarray, top: int | None) -> PictureClassification:
         order = np.argsort(-probabilities_C, kind="stable")[:top]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import yaml
@@ -88,7 +88,7 @@ def load_image_classifier(run: str | Path, *, device: str = "cpu") -> ImageClass
 
 def load_any_classifier(run: str | Path, *, device: str = "cpu") -> Classifier | ImageClassifier:
     """As load; raises InputError when the run classifies neither texts nor pictures."""
-    return _load_as(run, device, Classifier, ImageClassifier)
+    return cast("Classifier | ImageClassifier", _load_as(run, device, Classifier, ImageClassifier))
 
 
 def load_embedder(run: str | Path, *, device: str = "cpu") -> Embedder:

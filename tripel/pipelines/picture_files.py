@@ -73,6 +73,11 @@ def refuse_pictures(given: Sequence[str]) -> None:
         )
 
 
+def in_one_line(source: str) -> str:
+    """A path as the first of several columns, in UTF-8."""
+    return re.sub(r"[\t\r\n]", " ", _printable(source))
+
+
 class _Telling:
     """What the person is told beside the answers: what could not be read as it happens, the rest once, at the end."""
 
@@ -128,7 +133,7 @@ def _classify(
             telling.unread(answer.error)
             continue
         telling.answered(answer)
-        out.write(_json(answer) if json else f"{_in_one_line(answer.source)}\t{answer.label}\n")
+        out.write(_json(answer) if json else f"{in_one_line(answer.source)}\t{answer.label}\n")
         if at_once:
             out.flush()
     return telling.end()
@@ -184,11 +189,6 @@ def _of(count: int, total: int) -> str:
 def _printable(text: str) -> str:
     """Names of files may have bytes that are not UTF-8, which Python keeps as halves of surrogate pairs."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _in_one_line(source: str) -> str:
-    """A path as the first of two columns."""
-    return re.sub(r"[\t\r\n]", " ", _printable(source))
 
 
 def _probabilities(answer: PictureClassification) -> Table:

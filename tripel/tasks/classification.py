@@ -23,6 +23,8 @@ from tripel.text.rows import IdRows
 _BINS = 15
 # Larger confusion matrices are for a picture.
 _MOST_SHOWN = 20
+# Among how many classes the true one is looked for besides being the first.
+_TOP = 5
 
 
 class ClassificationTask(Config):
@@ -91,13 +93,15 @@ class ClassificationScores:
     """How well classes were told. confusion: int64 [C, C], rows are the true classes, columns what was said.
 
     calibration_error: the mean distance between how sure the model was and how often it was right, over 15 bins of its
-    certainty (Guo et al. 2017). loss: nats per example.
+    certainty (Guo et al. 2017). loss: nats per example. top5_accuracy: share whose class is among the five likeliest; None
+    where there are no more than five.
     """
 
     classes: tuple[ClassScore, ...]
     confusion: np.ndarray
     loss: float
     calibration_error: float
+    top5_accuracy: float | None
 
     @property
     def n_examples(self) -> int:
@@ -124,6 +128,7 @@ class ClassificationScores:
         return {
             "examples": self.n_examples,
             "accuracy": self.accuracy,
+            **({} if self.top5_accuracy is None else {"top5_accuracy": self.top5_accuracy}),
             "macro_f1": self.macro_f1,
             "loss": self.loss,
             "calibration_error": self.calibration_error,
@@ -145,8 +150,9 @@ class ClassificationScores:
         return json.dumps(self.as_dict(), ensure_ascii=False, indent=2)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        among_five = "" if self.top5_accuracy is None else f"among the likeliest five {self.top5_accuracy:.2%}   "
         yield (
-            f"accuracy {self.accuracy:.2%}   macro-F1 {self.macro_f1:.3f}   loss {self.loss:.3f}   "
+            f"accuracy {self.accuracy:.2%}   {among_five}macro-F1 {self.macro_f1:.3f}   loss {self.loss:.3f}   "
             f"calibration error {self.calibration_error:.3f}"
         )
         table = Table("class", "examples", "precision", "recall", "F1")
@@ -182,7 +188,8 @@ def score_classification(
     of_truth = probabilities_NC[np.arange(len(classes_N)), classes_N]
     loss = float(-np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).mean()) if len(classes_N) else 0.0
     sure_N = probabilities_NC.max(axis=1) if len(classes_N) else np.zeros(0)
-    return ClassificationScores(scores, confusion, loss, _calibration_error(sure_N, said_N == classes_N))
+    calibration_error = _calibration_error(sure_N, said_N == classes_N)
+    return ClassificationScores(scores, confusion, loss, calibration_error, _top_accuracy(probabilities_NC, classes_N))
 
 
 def _calibration_error(sure_N: np.ndarray, right_N: np.ndarray) -> float:
@@ -193,3 +200,15 @@ def _calibration_error(sure_N: np.ndarray, right_N: np.ndarray) -> float:
         abs(sure_N[bins_N == b].mean() - right_N[bins_N == b].mean()) * (bins_N == b).mean() for b in np.unique(bins_N)
     ]
     return float(sum(gaps))
+
+
+def _top_accuracy(probabilities_NC: np.ndarray, classes_N: np.ndarray) -> float | None:
+    """How often at most four classes are likelier than the true one; of equally likely ones the first counts as likelier, as
+    it does for what is said."""
+    n_classes = probabilities_NC.shape[1]
+    if n_classes <= _TOP:
+        return None
+    of_truth_N1 = probabilities_NC[np.arange(len(classes_N)), classes_N][:, None]
+    before_NC = np.arange(n_classes) < classes_N[:, None]
+    likelier_N = ((probabilities_NC > of_truth_N1) | ((probabilities_NC == of_truth_N1) & before_NC)).sum(axis=1)
+    return float((likelier_N < _TOP).mean()) if len(classes_N) else 0.0
