@@ -104,6 +104,16 @@ def test_scores_print_as_tables_and_as_json():
     }  # fmt: skip
 
 
+def test_where_names_do_not_fit_beside_each_other_the_confusion_table_has_numbers():
+    labels = [f"a long [/name] {c}" for c in "abcdefgh"]
+    scores = score_classification(np.eye(8), np.arange(8), labels)
+    for width, expected in ((200, "a long [/name] h"), (80, "8 a long [/name] h")):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(scores)
+        table = console.file.getvalue().partition("true \\ said")[2]
+        assert expected in table and "…" not in table
+
+
 def test_many_classes_are_left_to_the_picture():
     labels = [f"class{i}" for i in range(40)]
     scores = score_classification(np.eye(40), np.arange(40), labels)

@@ -5,12 +5,17 @@ import signal
 import socket
 import time
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
 from training_bench import Corpus, MemoryStore, make_loader, make_trainer, same, small_model, weights
 
+from tripel.data.augment import AugmentConfig
+from tripel.data.image_loader import ImageLoader
 from tripel.errors import DeviceError
+from tripel.models.build import build
+from tripel.models.config import ImageVocabulary, ResNetConfig
 from tripel.training import parallel
 from tripel.training.optim import OptimConfig
 
@@ -39,6 +44,32 @@ def dropping(store, restore_from=None):
     trainer = make_trainer(model, loader, optim=GENTLE, steps=6, store=store, ema=0.9)
     if restore_from is not None:
         trainer.restore(*restore_from)
+    return trainer
+
+
+class Noise:
+    """Twenty pictures."""
+
+    def __len__(self):
+        return 20
+
+    def pixels(self, rows):
+        return np.stack([np.random.default_rng(row).integers(0, 256, (1, 8, 8), dtype=np.uint8) for row in rows])
+
+
+def pictures(norm):
+    """Three updates of a residual network on mixed pictures. group: what one picture makes does not depend on others."""
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        image_size=8, channels=1, stem="small", stem_width=4, depths=(1,), widths=(8,), norm=norm, n_groups=2
+    )
+    model = build(config, ImageVocabulary(labels=("a", "b"), mean=(0.5,), std=(0.3,)))
+    loader = ImageLoader(
+        Noise(), np.arange(20) % 2, AugmentConfig(flip=True, mixup=0.5), size=8, statistics=((0.5,), (0.3,)),
+        rows_per_step=10, micro_rows=10, seed=1, rank=parallel.rank(), world_size=parallel.world_size(),
+    )  # fmt: skip
+    trainer = make_trainer(model, loader, optim=GENTLE, steps=3)
+    trainer.fit()
     return trainer
 
 
@@ -89,6 +120,8 @@ def one_of_two(rank, port, folder):
         "bfloat16": weights(plain(precision="bfloat16").model),
         "idle": weights(idle_process().model),
         "muon": weights(plain(optim=MUON).model),
+        "pictures": weights(pictures("group").model),
+        "batches": dict(pictures("batch").model.state_dict()),
         "order": in_order(rank, folder),
         "refused": refused(rank),
         "resumed": resumed_by_two(),
@@ -162,7 +195,12 @@ def test_two_processes_that_share_the_orthogonalising_make_the_same_updates_as_o
         torch.testing.assert_close(two[0]["muon"][name], tensor, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("key", ["weights", "bfloat16", "idle", "muon"])
+def test_two_processes_make_the_same_updates_of_pictures_as_one(two):
+    for name, tensor in weights(pictures("group").model).items():
+        torch.testing.assert_close(two[0]["pictures"][name], tensor, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["weights", "bfloat16", "idle", "muon", "pictures", "batches"])
 def test_all_processes_hold_the_same_weights(two, key):
     assert same(two[0][key], two[1][key])
 

@@ -1,9 +1,9 @@
 """Floating-point operations of a model of images, counted while it really runs: nothing is estimated from its sizes.
 
 What is counted are matrix products and convolutions, a multiplication and an addition being two operations, as
-torch.utils.flop_counter has it, whatever kernel or autograd function asks for them. Norms, activations and sums, which are
-below 1 % of these models, are not. Attention is counted as the two products that it is (and four in the backward pass),
-whatever a fused kernel does again to save memory.
+torch.utils.flop_counter has it, whatever kernel or autograd function asks for them. Norms, activations and sums are not:
+their number does not grow with the square of the width. Attention is counted as the two products that it is (and four in
+the backward pass), whatever a fused kernel does again to save memory.
 """
 
 from __future__ import annotations

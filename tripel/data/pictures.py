@@ -146,7 +146,9 @@ def _converted(picture: Image.Image, channels: int) -> Image.Image:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, _WHITE), picture.convert("RGBA"))
     elif picture.mode not in ("1", "L", "RGB"):
         picture = picture.convert("RGB")
-    return picture.convert("L" if channels == 1 else "RGB")  # a copy, as the file is closed after this
+    mode = "L" if channels == 1 else "RGB"
+    # Its pixels are in memory, so that it outlives its file; a copy would take as long as decoding it.
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

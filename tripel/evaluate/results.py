@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Table
 
 from tripel.data.checks import DataReport
@@ -150,12 +151,12 @@ class ClassEvaluation:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.report.findings:
             yield self.report
-        yield f"{self.data}: {self.scores.n_examples:,} {self.report.unit}, {self.seconds:.1f} s"
+        yield escape(f"{self.data}: {self.scores.n_examples:,} {self.report.unit}, {self.seconds:.1f} s")
         yield self.scores
-        yield f"predictions: {self.predictions}"
-        yield f"confusion matrix: {self.confusion}"
+        yield escape(f"predictions: {self.predictions}")
+        yield escape(f"confusion matrix: {self.confusion}")
         if self.mistakes is not None:
-            yield f"the surest mistakes: {self.mistakes}"
+            yield escape(f"the surest mistakes: {self.mistakes}")
 
 
 AnyEvaluation = Evaluation | TextEvaluation | MaskedEvaluation | ClassEvaluation

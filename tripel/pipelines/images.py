@@ -31,6 +31,7 @@ MAX_PIXELS: int = ImageDataConfig.model_fields["max_pixels"].default
 _MOST_AT_ONCE = 256
 _NUMBERS_AT_ONCE = 1 << 24  # of a batch of pictures: a thousand of 64 x 64 x 3 would fill the memory of a small machine
 _CHANNELS = (1, 3, 4)
+_SAMPLED = 128  # rows and columns of a picture that are looked at for colours
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,15 @@ class ImageClassifier:
     def _brought(self, source: str, picture: Image.Image) -> _Ready:
         config = self.model.config
         size = config.image_size
-        pixels = self._fitted(picture)
-        coloured = bool((pixels != pixels[:1]).any())
         changes: list[Change] = []
         if picture.size != (size, size):
             changes.append("resized")
         if config.channels == 1:
-            changes += ["made grey"] if coloured else []
-            pixels = self._fitted(picture.convert("L"))  # of a picture that was grey, what it was
-        elif not coloured:
+            changes += ["made grey"] if _is_coloured(picture) else []
+            picture = picture.convert("L")  # of a picture that was grey, what it was
+        elif not _is_coloured(picture):
             changes.append("made coloured")
-        return _Ready(source, pixels, tuple(changes))
+        return _Ready(source, self._fitted(picture), tuple(changes))
 
     def _fitted(self, picture: Image.Image) -> np.ndarray:
         form = self.model.vocabulary
@@ -191,6 +190,13 @@ def _as_picture(given: Picture) -> Path | Image.Image:
             "the picture has no pixels", given=f"{given.width} x {given.height}", expected="at least 1 x 1"
         )
     return given
+
+
+def _is_coloured(picture: Image.Image) -> bool:
+    """Whether a picture of three channels has anything but grey, by a sample of its pixels that takes no time."""
+    width, height = (min(side, _SAMPLED) for side in picture.size)
+    sample = np.asarray(picture.resize((width, height), Image.Resampling.NEAREST))
+    return bool((sample != sample[:, :, :1]).any())
 
 
 def _of_pixels(array: np.ndarray) -> Image.Image:

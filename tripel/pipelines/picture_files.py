@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tripel.data.checks import Tally
@@ -195,5 +196,5 @@ def _probabilities(answer: PictureClassification) -> Table:
     table = Table("class", "probability", "", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for label, p in answer.probabilities:
-        table.add_row(label, f"{p:.1%}", "█" * round(_BAR * p))
+        table.add_row(escape(label), f"{p:.1%}", "█" * round(_BAR * p))
     return table

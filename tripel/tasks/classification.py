@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from pydantic import Field
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from tripel.config import Config
@@ -23,6 +25,8 @@ from tripel.text.rows import IdRows
 _BINS = 15
 # Larger confusion matrices are for a picture.
 _MOST_SHOWN = 20
+# Characters: more than any table of so many classes has.
+_WIDE = 100_000
 # Among how many classes the true one is looked for besides being the first.
 _TOP = 5
 
@@ -160,13 +164,24 @@ class ClassificationScores:
             column.justify = "right"
         for score in self.classes:
             numbers = (f"{value:.3f}" for value in (score.precision, score.recall, score.f1))
-            table.add_row(score.label, f"{score.n_examples:,}", *numbers)
+            table.add_row(escape(score.label), f"{score.n_examples:,}", *numbers)
         yield table
         if len(self.classes) <= _MOST_SHOWN:
-            confusion = Table("true \\ said", *(score.label for score in self.classes))
-            for score, counts in zip(self.classes, self.confusion.tolist(), strict=True):
-                confusion.add_row(score.label, *map(str, counts))
-            yield confusion
+            table = self._confusion_table([escape(score.label) for score in self.classes])
+            if Measurement.get(console, options.update(max_width=_WIDE), table).maximum > options.max_width:
+                table = self._confusion_table([str(number) for number in range(1, len(self.classes) + 1)])
+            yield table
+
+    def _confusion_table(self, columns: Sequence[str]) -> Table:
+        """columns: what stands above them; where that is not the labels, it stands before them in the rows as well."""
+        table = Table("true \\ said", *columns)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for score, above, counts in zip(self.classes, columns, self.confusion.tolist(), strict=True):
+            label = escape(score.label)
+            row = label if above == label else f"{above} {label}"
+            table.add_row(row, *(str(count) if count else "·" for count in counts))
+        return table
 
 
 def score_classification(
