@@ -25,7 +25,7 @@ def in_font(text: str) -> bool:
 
 def percent(share: float) -> str:
     """In whole numbers, of which 0 and 100 mean exactly that."""
-    if 0 < share < 0.005:
+    if 0 < share <= 0.005:
         return "<1%"
     return ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
