@@ -125,20 +125,28 @@ def _command(contender: Contender, kind: str, mode: str, threads: int) -> Comman
 
 
 def _table(chosen: list[Contender], found: Race) -> str:
-    def fastest(precision: str | None) -> list[float] | None:
-        speeds = [found.speeds[c.name] for c in chosen if c.who == PEER and precision in (None, c.precision)]
-        return max(speeds, key=statistics.median, default=None)
+    def ratios(ours: Contender, precision: str | None, speeds: dict[str, list[float]]) -> str:
+        """To the fastest peer in this precision, or in any."""
+        peers = [c.name for c in chosen if c.who == PEER and precision in (None, c.precision)]
+        if ours.who == PEER or not peers:
+            return ""
+        best = max(peers, key=lambda name: statistics.median(speeds[name]))
+        return spread([a / b for a, b in zip(speeds[ours.name], speeds[best], strict=True)], ".2f")
 
-    def times(mine: list[float], theirs: list[float] | None) -> str:
-        return spread([a / b for a, b in zip(mine, theirs, strict=True)], ".2f") if theirs else ""
-
-    rows = []
-    for c in chosen:
-        speed, ours = found.speeds[c.name], c.who == "tripel"
-        ratios = [times(speed, fastest(c.precision)), times(speed, fastest(None))] if ours else ["", ""]
-        parameters, loss = f"{found.parameters[c.name]:,}", f"{found.losses[c.name]:.4f}"
-        rows.append([c.name, spread(speed, ",.0f"), *ratios, loss, parameters])
-    header = ["", "images/s", "times the best peer in its precision", "times the best peer", "last loss", "parameters"]
+    rows = [
+        [
+            c.name,
+            spread(found.speeds[c.name], ",.0f"),
+            ratios(c, c.precision, found.speeds),
+            ratios(c, c.precision, found.cpu_speeds),
+            ratios(c, None, found.cpu_speeds),
+            f"{found.losses[c.name]:.4f}",
+            f"{found.parameters[c.name]:,}",
+        ]
+        for c in chosen
+    ]
+    header = ["", "images/s", "times the best peer in its precision", "the same in processor time"]
+    header += ["times the best peer of all, in processor time", "last loss", "parameters"]
     return markdown_table(header, rows)
 
 

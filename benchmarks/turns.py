@@ -35,11 +35,12 @@ class Turns:
         batches = iter(self.batches)
         for line in sys.stdin:
             mine = [next(batches) for _ in range(int(line))]
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             for batch in mine:
                 yield [batch]
             answer = {
                 "seconds": time.perf_counter() - start,
+                "cpu_seconds": time.process_time() - cpu_start,
                 "tokens": sum(batch.tokens for batch in mine),
                 "loss": self.loss,
                 "parameters": self.parameters,
@@ -50,9 +51,11 @@ class Turns:
 
 @dataclass
 class Race:
-    """By contender: tokens a second in each round, the loss of the last update, and the number of parameters."""
+    """By contender: tokens a second in each round, and a second of processor time, which other work on the machine changes
+    less; the loss of the last update, and the number of parameters."""
 
     speeds: dict[str, list[float]] = field(default_factory=dict)
+    cpu_speeds: dict[str, list[float]] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
 
@@ -80,6 +83,7 @@ def race(
         for name, worker in workers.items():
             result = _turn(name, worker, n_steps)
             found.speeds.setdefault(name, []).append(result["tokens"] / result["seconds"])
+            found.cpu_speeds.setdefault(name, []).append(result["tokens"] / result["cpu_seconds"])
             found.losses[name] = result["loss"]
         latest = ", ".join(f"{name} {speed[-1]:,.0f}" for name, speed in found.speeds.items())
         print(f"round {done + 1}: {latest} {unit}/s", file=sys.stderr)

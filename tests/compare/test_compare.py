@@ -132,7 +132,7 @@ def test_with_a_budget_of_time_all_train_as_long_and_their_schedules_end_with_it
         assert sum(record["step"] == recipe.train.steps and "valid_loss" in record for record in records) == 1
         last = [record for record in records if "lr" in record][-1]
         assert last["lr"] < 0.05 * recipe.optim.lr
-    assert "1.5 seconds of training each" in said and "100%" in said
+    assert "1.5 seconds of training each" in said
 
 
 def test_a_warm_up_longer_than_the_run_is_shortened(home, tmp_path):

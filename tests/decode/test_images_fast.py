@@ -129,6 +129,16 @@ def test_taps_are_those_of_the_model(option):
     assert set(mine) == set(theirs) and all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("option", ["vit", "resnet"])
+def test_a_gradient_of_the_pixels_is_the_models(option):
+    model = make(option)
+    given, expected = (
+        torch.autograd.grad(m(pixels)[:, 0].sum(), pixels)[0]
+        for m, pixels in ((m, pictures(model).requires_grad_()) for m in (prepare_images(model), model))
+    )
+    assert torch.equal(given, expected)
+
+
 @pytest.mark.parametrize("option", ["vit behind convolutions", "resnet"])
 def test_the_model_itself_stays_as_it_was(option):
     model = make(option).train()

@@ -78,8 +78,8 @@ class PreparedVision(VisionModel):
         self.eval()
 
     def features(self, pixels_BCHW: Tensor, taps: Taps | None = None) -> Tensor:
-        """As of the model."""
-        if taps is not None or not len(pixels_BCHW):
+        """As of the model, which also answers where a gradient of the pixels is wanted."""
+        if taps is not None or pixels_BCHW.requires_grad or not len(pixels_BCHW):
             return self.model.features(pixels_BCHW, taps)
         B, _, H, W = pixels_BCHW.shape
         size = B if self.together is None else max(1, self.together // max(1, H * W))
