@@ -144,6 +144,35 @@ def test_a_fresh_model_is_initialised_as_documented():
                 assert part.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
+class Weights(dict[str, torch.Tensor]):
+    """Taps that keep what they are told under its full name."""
+
+    def __init__(self, told=None, path=()):
+        super().__init__()
+        self.told, self.path = self if told is None else told, path
+
+    def __call__(self, name, value):
+        self.told[".".join((*self.path, name))] = value
+
+    def scope(self, name):
+        return Weights(self.told, (*self.path, name))
+
+
+@pytest.mark.parametrize(("scheme", "alike"), [("mimetic", True), ("glorot", False), ("bert", False)])
+def test_a_mimetic_translator_begins_by_looking_at_the_same_word_in_the_same_place(scheme, alike):
+    torch.manual_seed(0)
+    config = transformer_tiny().model_copy(update={"initialisation": scheme})
+    model = build(config, Vocabulary(source_size=400, target_size=400, pad_id=0, eos_id=1, start_id=2)).eval()
+    ids_BT, weights = torch.stack([torch.randperm(390)[:16] + 10 for _ in range(4)]), Weights()
+    with torch.no_grad():
+        model(ids_BT, ids_BT, taps=weights)
+    crossing = [value for name, value in weights.items() if "cross" in name and name.endswith("weights")]
+    assert len(crossing) == 4
+    for weights_BHTS in crossing:
+        own = weights_BHTS.diagonal(dim1=-2, dim2=-1).mean().item()
+        assert (own > 1.3 / 16) == alike  # of 16 places, equally: 1 / 16
+
+
 @pytest.mark.parametrize("order", ["halves", "interleaved"])
 @pytest.mark.parametrize("width", [6, 8])
 def test_sinusoids_are_those_of_section_3_5(order, width):

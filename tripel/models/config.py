@@ -32,8 +32,8 @@ class StackedConfig(Config):
 
     initialisation: `glorot` uniform maps (Glorot & Bengio 2010); `gpt2` normal with deviation 0.02, and 0.02 / sqrt(2
     n_layers) for the maps that write to the residual stream (Radford et al. 2019, section 2.3); `bert` normal with 0.02;
-    `mimetic` that, with attention that begins by looking at neighbours (Attention.initialise) and learned positions that
-    begin as sinusoids.
+    `mimetic` that, with attention that begins by looking at what is alike (Attention.initialise, CrossAttention's) and
+    learned positions that begin as sinusoids.
     variational_dropout: one dropout mask for all positions of a row (Gal & Ghahramani 2016).
     """
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tripel.nn.attention import CrossAttention
 from tripel.nn.embed import Positions, TokenEmbedding, sinusoids
 from tripel.nn.heads import VocabularyHead
 from tripel.nn.linear import FusedLinear
@@ -46,7 +47,7 @@ def initialise(model: nn.Module) -> None:
             elif isinstance(module, ResidualBlock) and config.zero_last:
                 nn.init.zeros_(module.layers[-1].norm.weight)  # type: ignore[arg-type,union-attr]
         for module in model.modules():
-            if isinstance(module, Mixer):
+            if isinstance(module, Mixer | CrossAttention):
                 module.initialise(scheme)
             elif isinstance(module, PatchEmbedding):
                 _patches(module, scheme)

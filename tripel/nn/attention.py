@@ -69,13 +69,9 @@ class Attention(Mixer):
         """mimetic: queries and keys begin with one rotation in common, values and outputs with another and its inverse, so
         that a position attends to those like it, which its neighbours are, and adds their mean (Trockman & Kolter 2023,
         who take the mean away: a masked-token model learns faster so)."""
-        if scheme != "mimetic" or self.n_kv_heads != self.n_heads:
-            return
-        query, key, value = self.query_key_value.parts()
-        for left, right, gain in ((query, key, 1.0), (value, self.output.weight.T, 0.6)):
-            rotation = nn.init.orthogonal_(torch.empty_like(query))
-            left += gain * rotation
-            right += gain * rotation
+        if scheme == "mimetic" and self.n_kv_heads == self.n_heads:
+            query, key, value = self.query_key_value.parts()
+            _begin_alike(query, key, value, self.output.weight)
 
     def forward(
         self, x_BTD: Tensor, *, valid_BT: Tensor | None = None, state: State | None = None, taps: Taps | None = None
@@ -218,6 +214,14 @@ class AttentionState(State):
         return torch.full((len(self.k_NHSE),), self.length, dtype=torch.int64, device=self.k_NHSE.device)
 
 
+def _begin_alike(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
+    """Add one rotation to queries and keys, and another and its inverse to values and outputs; weights (D, D)."""
+    for left, right, gain in ((query, key, 1.0), (value, output.T, 0.6)):
+        rotation = gain * nn.init.orthogonal_(torch.empty_like(query))
+        left += rotation
+        right += rotation
+
+
 class CrossAttention(nn.Module):
     """Attention from decoder positions to the encoder's memory. Reads the memory once into keys and values."""
 
@@ -227,6 +231,12 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(d_model, d_model, bias=config.bias)
         self.key_value = FusedLinear(d_memory, (d_model, d_model), bias=config.bias)
         self.output = nn.Linear(d_model, d_model, bias=config.bias)
+
+    def initialise(self, scheme: str) -> None:
+        """mimetic: as in Attention, so that a target position attends to the places of the source that are like it: those of
+        the same word, and those as far from the beginning."""
+        if scheme == "mimetic" and self.query.weight.shape == self.key_value.parts()[0].shape:
+            _begin_alike(self.query.weight, *self.key_value.parts(), self.output.weight)
 
     def read(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, S, E) of a memory, computed once per sentence; contiguous, since every step reads them."""
