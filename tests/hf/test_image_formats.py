@@ -1,76 +1,30 @@
-"""ViT and ResNet folders of transformers, and those of timm: equal logits, both ways, and pictures prepared alike."""
+"""ViT and ResNet folders of transformers: equal logits, both ways, and pictures prepared alike."""
 
-import importlib.util
+import ast
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from folders import edit, randomised, store
+from image_folders import LABELS, RESNETS, THEIRS, VITS, logits, pictures, their_model
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForImageClassification,
-    ResNetForImageClassification,
-    ResNetModel,
-    ViTForImageClassification,
-    ViTModel,
-)
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModelForImageClassification, ResNetModel, ViTModel
 from transformers import ResNetConfig as TheirResNet
 from transformers import ViTConfig as TheirViT
+from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
 from tripel import checkpoint
 from tripel.data.pictures import fitted, read_picture
 from tripel.errors import FormatError
-from tripel.hf.convert import export_folder, import_folder
-from tripel.hf.images import PREPROCESSOR
+from tripel.hf import express
+from tripel.hf.convert import export_folder, import_folder, largest_difference
+from tripel.hf.images import KEY, PREPROCESSOR, preprocessor, read_vocabulary
 from tripel.models.build import build
 from tripel.models.config import ImageVocabulary, ResNetConfig, ViTConfig
 from tripel.models.vision import normalised
-
-LABELS = {0: "bird", 1: "fish", 2: "worm"}
-NAMED = {"id2label": LABELS, "label2id": {label: number for number, label in LABELS.items()}}
-VITS = {
-    "plain": {"layer_norm_eps": 1e-6},
-    "grey, tanh": {"num_channels": 1, "hidden_act": "gelu_new"},
-    "without biases of attention": {"qkv_bias": False},
-}
-RESNETS = {
-    "basic": {"layer_type": "basic", "depths": [1, 2]},
-    "bottleneck": {"layer_type": "bottleneck", "depths": [2, 1]},
-    "grey, stride in the first": {"downsample_in_bottleneck": True, "num_channels": 1, "depths": [1, 1]},
-}
-THEIRS = [("vit", name) for name in VITS] + [("resnet", name) for name in RESNETS]
-
-
-def their_model(kind, name, seed=0):
-    torch.manual_seed(seed)
-    if kind == "vit":
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-        model = ViTForImageClassification(TheirViT(**sizes, image_size=16, patch_size=4, **NAMED, **VITS[name]))
-    else:
-        settings = TheirResNet(embedding_size=8, hidden_sizes=[16, 32], **NAMED, **RESNETS[name])
-        model = ResNetForImageClassification(settings)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.2)
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_()
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.5, 2.0)
-    return model.eval()
-
-
-def pictures(channels, size=16, n=3):
-    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(3))
-
-
-def logits(model, x):
-    with torch.inference_mode():
-        found = model(x)
-    return found if isinstance(found, torch.Tensor) else found.logits
 
 
 @pytest.mark.parametrize(("kind", "name"), THEIRS)
@@ -102,7 +56,27 @@ def test_a_run_folder_itself_opens_in_transformers(tmp_path):
     torch.testing.assert_close(logits(theirs, x), logits(model, x), rtol=1e-4, atol=1e-4)
     settings = json.loads((tmp_path / PREPROCESSOR).read_text())
     assert settings["image_mean"] == [0.3] and settings["size"] == {"height": 8, "width": 8}
-    assert "image-classification" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_code_on_the_card_prints_our_answer(channels, fit, tmp_path, monkeypatch, capsys):
+    mean, std = (0.3, 0.4, 0.5)[:channels], (0.4, 0.2, 0.3)[:channels]
+    vocabulary = ImageVocabulary(labels=("a", "b"), mean=mean, std=std, fit=fit)
+    sizes = {"image_size": 8, "channels": channels, "patch_size": 4, "n_layers": 1, "d_model": 16, "d_ff": 24}
+    model = randomised(build(ViTConfig(**sizes, mixer={"kind": "attention", "n_heads": 2}), vocabulary))
+    checkpoint.save_run(tmp_path, model, None, recipe_yaml=None, card="# card\n")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code[1], {})
+    printed = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
+    shares = printed if isinstance(printed, dict) else {answer["label"]: answer["score"] for answer in printed}
+    picture = read_picture(tmp_path / "picture.png", channels=channels, max_pixels=100)
+    ours = fitted(picture, 8, fit=fit, crop_share=1.0, resample="bilinear")
+    expected = logits(model, normalised(torch.from_numpy(ours.copy())[None], vocabulary)).softmax(dim=-1)[0]
+    assert [shares["a"], shares["b"]] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_positions_for_pictures_of_another_size_are_theirs(tmp_path):
@@ -140,37 +114,38 @@ def test_a_folder_without_a_head_is_refused(kind, tmp_path):
     ],
 )
 def test_options_without_a_word_there_are_named(config, option):
-    from tripel.hf import express
-
     with pytest.raises(FormatError, match=re.escape(option)):
         express(config, ImageVocabulary(labels=("a",), mean=(0.5,) * 3, std=(0.5,) * 3))
 
 
+COLOURS = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 3}
+SQUARE = {"height": 16, "width": 16}
+CENTRE = {"do_center_crop": True, "crop_size": SQUARE}
 SETTINGS = {
-    "stretched": {
-        "image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}, "resample": 2,
-        "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
+    "stretched": {"image_processor_type": "ViTImageProcessor", "size": SQUARE, "resample": 2},
+    "shortest edge": {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 16}, "crop_pct": 0.8},
+    "centre": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 20}, **CENTRE},
+    "centre of as large a square": {"image_processor_type": "DeiTImageProcessor", "size": SQUARE, **CENTRE},
+    "a number, square": {"image_processor_type": "ViTImageProcessor", "size": 16},
+    "a number, shorter side": {
+        "image_processor_type": "CLIPImageProcessor", "size": 20, "do_center_crop": True, "crop_size": 16,
     },
-    "shortest edge": {
-        "image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 16}, "crop_pct": 0.8, "resample": 3,
-        "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
+    "a number, ConvNext": {"image_processor_type": "ConvNextImageProcessor", "size": 16, "crop_pct": 0.8},
+    "two numbers": {"image_processor_type": "ViTImageProcessor", "size": [16, 16]},
+    "pixels of 0 to 2": {
+        "image_processor_type": "ViTImageProcessor", "size": SQUARE, "rescale_factor": 2 / 255,
+        "image_mean": [0.2, 0.4, 0.6], "image_std": [0.8, 1.0, 1.2],
     },
-    "centre": {
-        "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 20}, "do_center_crop": True,
-        "crop_size": {"height": 16, "width": 16}, "resample": 3,
-        "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
-    },
+    "not normalised": {"image_processor_type": "ViTImageProcessor", "size": SQUARE, "do_normalize": False},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_picture_becomes_the_numbers_that_their_processor_makes_of_it(kind, name, tmp_path):
-    from transformers import AutoImageProcessor
-
     their_model(kind, next(iter({"vit": VITS, "resnet": RESNETS}[kind]))).save_pretrained(tmp_path / "theirs")
-    (tmp_path / "theirs" / PREPROCESSOR).write_text(json.dumps(SETTINGS[name]))
-    import_folder(tmp_path / "theirs", tmp_path / "run")
+    (tmp_path / "theirs" / PREPROCESSOR).write_text(json.dumps(COLOURS | SETTINGS[name]))
+    assert import_folder(tmp_path / "theirs", tmp_path / "run").notes == ()
     run = checkpoint.load_run(tmp_path / "run")
     vocabulary = run.vocabulary
     rng = np.random.default_rng(0)
@@ -186,102 +161,118 @@ def test_a_picture_becomes_the_numbers_that_their_processor_makes_of_it(kind, na
         torch.testing.assert_close(ours, expected, atol=0.02, rtol=0)
 
 
-def to_timm(kind, tensors):
-    """Their tensors under timm's names, written from timm's source code (vision_transformer.py, resnet.py)."""
-    renamed = {}
-    if kind == "vit":
-        plain = {
-            "vit.embeddings.cls_token": "cls_token", "vit.embeddings.position_embeddings": "pos_embed",
-            "vit.embeddings.patch_embeddings.projection.": "patch_embed.proj.", "vit.layernorm.": "norm.",
-            "classifier.": "head.", "layernorm_before": "norm1", "layernorm_after": "norm2",
-            "attention.output.dense": "attn.proj", "intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2",
-            "vit.encoder.layer.": "blocks.",
-        }  # fmt: skip
-        for name, tensor in tensors.items():
-            if match := re.fullmatch(r"vit\.encoder\.layer\.(\d+)\.attention\.attention\.query\.(weight|bias)", name):
-                parts = [tensors[name.replace("query", x)] for x in ("query", "key", "value")]
-                renamed[f"blocks.{match[1]}.attn.qkv.{match[2]}"] = torch.cat(parts)
-            elif "attention.attention" not in name:
-                for old, new in plain.items():
-                    name = name.replace(old, new)
-                renamed[name] = tensor
-        return renamed
-    for name, tensor in tensors.items():
-        name = re.sub(r"resnet\.embedder\.embedder\.convolution", "conv1", name)
-        name = re.sub(r"resnet\.embedder\.embedder\.normalization", "bn1", name)
-        name = re.sub(r"resnet\.encoder\.stages\.(\d)\.layers\.", lambda m: f"layer{int(m[1]) + 1}.", name)
-        name = re.sub(r"layer\.(\d)\.convolution", lambda m: f"conv{int(m[1]) + 1}", name)
-        name = re.sub(r"layer\.(\d)\.normalization", lambda m: f"bn{int(m[1]) + 1}", name)
-        name = name.replace("shortcut.convolution", "downsample.0").replace("shortcut.normalization", "downsample.1")
-        renamed[name.replace("classifier.1", "fc")] = tensor
-    return renamed
+@pytest.mark.parametrize("side", [383, 384])
+def test_their_processor_of_resnets_stretches_from_384_pixels_on(side):
+    theirs = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": side}, "crop_pct": 0.875}
+    vocabulary, _, _ = read_vocabulary({KEY: COLOURS | theirs}, ("a",), 3, None)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    smooth = Image.fromarray(pixels).resize((45, 35), Image.Resampling.BICUBIC)
+    ours = fitted(smooth, side, fit=vocabulary.fit, crop_share=vocabulary.crop_share, resample=vocabulary.resample)
+    processor = ConvNextImageProcessorPil(**COLOURS, size={"shortest_edge": side}, crop_pct=0.875)
+    expected = torch.as_tensor(np.array(processor(smooth, return_tensors="np")["pixel_values"]))
+    found = normalised(torch.from_numpy(ours)[None], vocabulary)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("vit", "plain"), ("resnet", "basic"), ("resnet", "bottleneck")])
-def test_a_folder_of_timm_has_equal_logits(kind, name, tmp_path):
-    theirs = their_model(kind, name)
-    theirs.save_pretrained(tmp_path / "theirs")
-    tensors = to_timm(kind, load_file(tmp_path / "theirs" / "model.safetensors"))
-    (tmp_path / "timm").mkdir()
-    save_file({key: x.contiguous() for key, x in tensors.items()}, tmp_path / "timm" / "model.safetensors")
-    prepared = {"input_size": [3, 16, 16], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "crop_pct": 0.8}
-    settings = {
-        "architecture": "resnet18" if kind == "resnet" else "vit_tiny_patch4_16",
-        "pretrained_cfg": {**prepared, "interpolation": "bilinear", "label_names": list(LABELS.values())},
-        "model_args": {"num_heads": 2},
-    }
-    (tmp_path / "timm" / "config.json").write_text(json.dumps(settings))
-    import_folder(tmp_path / "timm", tmp_path / "run")
-    run = checkpoint.load_run(tmp_path / "run")
-    x = pictures(3)
-    torch.testing.assert_close(logits(run.model, x), logits(theirs, x), rtol=1e-4, atol=1e-4)
-    vocabulary = run.vocabulary
-    assert (vocabulary.labels, vocabulary.mean) == (tuple(LABELS.values()), (0.5, 0.4, 0.3))
-    assert (vocabulary.fit, vocabulary.crop_share, vocabulary.resample) == ("crop", 0.8, "bilinear")
+@pytest.mark.parametrize("side", [32, 224, 299])
+def test_the_size_before_the_centre_is_cut_out_comes_back_to_the_pixel(side):
+    config = ResNetConfig(image_size=side)
+    for shorter in range(side, 3 * side):
+        size = {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": shorter},
+            "do_center_crop": True,
+        }
+        theirs = {**size, "crop_size": {"height": side, "width": side}}
+        vocabulary, found, notes = read_vocabulary({KEY: theirs}, ("a",), 3, None)
+        assert (found, notes) == (side, ())
+        assert preprocessor(config, vocabulary)["size"] == {"shortest_edge": shorter}
 
 
-_BY_TIMM = """
-import json, sys
-from unittest.mock import MagicMock
-for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional", "torchvision.datasets",
-             "torchvision.datasets.folder", "torchvision.ops", "torchvision.ops.misc", "torchvision.models",
-             "torchvision.models.feature_extraction", "torchvision.utils"):
-    sys.modules[name] = MagicMock()  # timm imports it for its data, which is not used here
-import timm, torch
-from safetensors.torch import save_file
-name, folder = sys.argv[1:]
-torch.manual_seed(0)
-model = timm.create_model(name, num_classes=4).eval()
-x = torch.randn(2, 3, 224, 224)
-with torch.inference_mode():
-    save_file({"x": x, "logits": model(x)}, f"{folder}/expected.safetensors")
-save_file(model.state_dict(), f"{folder}/model.safetensors")
-json.dump({"architecture": name, "num_classes": 4}, open(f"{folder}/config.json", "w"))
-"""
+@pytest.mark.parametrize(
+    ("settings", "note"),
+    [
+        ({"size": SQUARE, "resample": 1}, "the folder says `lanczos`"),
+        ({"size": SQUARE, "do_resize": False}, "leaves pictures at their size"),
+        ({"size": {"shortest_edge": 16}}, "shortest_edge 16; Tripel makes squares of them"),
+        (
+            {"size": {"shortest_edge": 16, "longest_edge": 20}, **CENTRE},
+            "longest_edge 20; Tripel makes squares of them",
+        ),
+        ({"size": {"height": 20, "width": 20}, **CENTRE}, "stretches pictures before"),
+        ({"size": {"shortest_edge": 12}, **CENTRE}, "black rim"),
+        ({"size": {"height": 20, "width": 20}}, "brought to the model's 16 pixels; the folder prepares them with 20"),
+    ],
+)
+def test_what_is_done_otherwise_to_pictures_is_told(settings, note, tmp_path):
+    their_model("vit", "plain").save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / PREPROCESSOR).write_text(json.dumps(settings))
+    (found,) = import_folder(tmp_path / "theirs", tmp_path / "run").notes
+    assert note in found
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "resnet50"])
-def test_models_that_timm_itself_builds_have_equal_logits(name, tmp_path):
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed (pip install --no-deps timm)")
-    (tmp_path / "timm").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", _BY_TIMM, name, str(tmp_path / "timm")], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"timm cannot be imported here: {done.stderr.splitlines()[-1]}")
-    import_folder(tmp_path / "timm", tmp_path / "run")
-    expected = load_file(tmp_path / "timm" / "expected.safetensors")
-    found = logits(checkpoint.load_run(tmp_path / "run").model, expected["x"])
-    torch.testing.assert_close(found, expected["logits"], rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"size": {"height": 16, "width": 20}}, "16 x 20"),
+        ({"size": {"height": 1 << 20, "width": 1 << 20}}, "size.height"),
+        ({"do_rescale": False}, "do_rescale"),
+        ({"rescale_factor": 0}, "rescale_factor"),
+        ({"rescale_offset": True}, "rescale_offset"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order"),
+        ({"crop_pct": 1e-300}, "crop_pct"),
+        ({"resample": 9}, "resample"),
+        ({"image_std": [0.5, 0.5, 0]}, "image_std"),
+        ({"image_mean": [0.5]}, "image_mean"),
+    ],
+)
+def test_a_preparation_that_cannot_be_had_is_refused_by_name(settings, part, tmp_path):
+    their_model("vit", "plain").save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / PREPROCESSOR).write_text(json.dumps(settings))
+    with pytest.raises(FormatError, match=re.escape(part)) as caught:
+        import_folder(tmp_path / "theirs", tmp_path / "run")
+    assert PREPROCESSOR in str(caught.value) and not (tmp_path / "run").exists()
 
 
-def test_additions_of_timm_are_named(tmp_path):
+def test_grey_pictures_take_a_mean_of_three_equal_numbers_and_no_other():
+    theirs = {"size": SQUARE, "image_mean": [0.2] * 3, "image_std": [0.4] * 3}
+    vocabulary, _, _ = read_vocabulary({KEY: theirs}, ("a",), 1, 16)
+    assert (vocabulary.mean, vocabulary.std) == ((0.2,), (0.4,))
+    with pytest.raises(FormatError, match="image_mean"):
+        read_vocabulary({KEY: theirs | {"image_mean": [0.2, 0.3, 0.2]}}, ("a",), 1, 16)
+
+
+def test_classes_of_one_name_are_told_apart(tmp_path):
+    their_model("vit", "plain").save_pretrained(tmp_path / "theirs")
+    edit(tmp_path / "theirs", id2label={"0": "crane (2)", "1": "crane", "2": "crane"})
+    conversion = import_folder(tmp_path / "theirs", tmp_path / "run")
+    assert checkpoint.load_run(tmp_path / "run").vocabulary.labels == ("crane (2)", "crane", "crane (2) (2)")
+    assert "told apart by their numbers: crane (2) (2)" in str(conversion)
+    edit(tmp_path / "theirs", id2label={"0": "crane", "1": "heron"})
+    with pytest.raises(FormatError, match="2 names in id2label for 3 classes"):
+        import_folder(tmp_path / "theirs", tmp_path / "other")
+
+
+def test_what_a_classifier_does_not_use_is_left_out_and_sizes_may_be_pairs(tmp_path):
     theirs = their_model("vit", "plain")
     theirs.save_pretrained(tmp_path / "theirs")
-    tensors = to_timm("vit", load_file(tmp_path / "theirs" / "model.safetensors"))
-    (tmp_path / "timm").mkdir()
-    save_file({**tensors, "reg_token": torch.zeros(1, 4, 16)}, tmp_path / "timm" / "model.safetensors")
-    (tmp_path / "timm" / "config.json").write_text(json.dumps({"architecture": "vit_small_reg4"}))
-    with pytest.raises(FormatError, match="reg_token"):
-        import_folder(tmp_path / "timm", tmp_path / "run")
+    pooler = {"vit__pooler__dense__weight": torch.ones(16, 16), "vit__pooler__dense__bias": torch.ones(16)}
+    store(tmp_path / "theirs", **pooler, vit__embeddings__mask_token=torch.ones(1, 1, 16))
+    edit(tmp_path / "theirs", image_size=[16, 16], patch_size=[4, 4])
+    import_folder(tmp_path / "theirs", tmp_path / "run")
+    x = pictures(3)
+    torch.testing.assert_close(logits(checkpoint.load_run(tmp_path / "run").model, x), logits(theirs, x))
+    edit(tmp_path / "theirs", image_size=[16, 32])
+    with pytest.raises(FormatError, match="image_size"):
+        import_folder(tmp_path / "theirs", tmp_path / "other")
+
+
+def test_a_resnet_that_claims_large_pictures_is_compared_on_small_ones():
+    sizes = {"stem_width": 8, "depths": (1,), "widths": (8,)}
+    model = build(
+        ResNetConfig(image_size=4096, **sizes), ImageVocabulary(labels=("a",), mean=(0.5,) * 3, std=(0.5,) * 3)
+    )
+    seen = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    assert largest_difference(model, model) == 0.0
+    assert seen and max(seen) <= 256

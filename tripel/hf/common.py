@@ -27,15 +27,15 @@ class Understood(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_settings(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
-    """The keys of a config.json that kind has. Raises FormatError that names the key with a wrong value."""
+def read_settings(kind: type[Settings], settings: Mapping[str, Any], file: str = "config.json") -> Settings:
+    """The keys of a file of settings that kind has. Raises FormatError that names the key with a wrong value."""
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
         raise FormatError(
-            f"config.json has a value of {key} that Tripel cannot take",
+            f"{file} has a value of {key} that Tripel cannot take",
             given=problem["input"],
             expected=problem["msg"].removeprefix("Value error, "),
             mend="use a model without it; there is no setting that would make Tripel compute the same",
@@ -50,7 +50,7 @@ def our_config(kind: type[ConfigOfOurs], values: Mapping[str, Any]) -> ConfigOfO
         raise FormatError(
             "config.json describes a model that Tripel cannot build",
             given=error.errors()[0]["msg"].removeprefix("Value error, "),
-            expected="an even d_model that the numbers of heads divide",
+            expected="sizes that fit together",
             mend="use another model",
         ) from None
 

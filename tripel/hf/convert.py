@@ -43,6 +43,7 @@ from tripel.text.pair import TokenizerPair
 
 INDEX = "model.safetensors.index.json"
 TOLERANCE = 1e-5
+_LARGEST_PICTURE = 256
 _OF_PICTURES = (*FORMATS_OF_KIND["vit"], *FORMATS_OF_KIND["resnet"])
 _SEARCH = (
     *("num_beams", "length_penalty", "max_length", "max_new_tokens"),
@@ -75,7 +76,7 @@ def import_folder(folder: str | Path, out: str | Path) -> Conversion:
     model = assemble(theirs.config, theirs.vocabulary, theirs.tensors, foreign.name, source=folder)
     _require_free(out)
     needed = sum(tensor.numel() * tensor.element_size() for tensor in theirs.tensors.values())
-    card, search = _imported_card(folder, form), _search(folder)
+    card, search = _imported_card(folder, foreign), _search(folder)
     with atomic_folder(out, needed=needed) as draft:
         save_run(draft, model, foreign.tokenizers, recipe_yaml=None, card=card, search=search)
         difference = _require_equal(model, load_model(draft), draft)
@@ -108,9 +109,9 @@ def export_folder(run: str | Path, out: str | Path) -> Conversion:
     return Conversion(out, form.name, difference, notes)
 
 
-def read_weights(folder: Path, model_class: str) -> dict[str, Tensor]:
-    """The tensors of a folder in one safetensors file or several. Raises FormatError if there are only pickled ones, which
-    model_class of transformers reads."""
+def read_weights(folder: Path, resave: str) -> dict[str, Tensor]:
+    """The tensors of a folder in one safetensors file or several. Raises FormatError if there are only pickled ones.
+    resave: what of another library reads and saves them."""
     if (folder / WEIGHTS).exists():
         return read_tensors(folder / WEIGHTS)
     if (folder / INDEX).exists():
@@ -124,12 +125,12 @@ def read_weights(folder: Path, model_class: str) -> dict[str, Tensor]:
                 mend="copy the folder again",
             )
         return {name: tensor for file in sorted(names) for name, tensor in read_tensors(folder / file).items()}
-    pickled = [path.name for path in folder.glob("*.bin")]
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt"))
     raise FormatError(
         "the folder has no weights that Tripel reads",
         given=f"{folder}: {', '.join(pickled) or f'no {WEIGHTS}'}",
         expected=f"{WEIGHTS}; pickled files can run code when opened and are not read",
-        mend=f"open and save it once with transformers: {model_class}.from_pretrained(DIR).save_pretrained(DIR)",
+        mend=f"open and save it once with {resave}",
     )
 
 
@@ -156,7 +157,9 @@ def _random_inputs(model: Model) -> tuple[Tensor, ...]:
     random = torch.Generator().manual_seed(0)
     if isinstance(model, VisionTransformer | ResNet):
         config = model.config
-        return (torch.randn(3, config.channels, config.image_size, config.image_size, generator=random),)
+        # The size of a ResNet's pictures is a claim that no tensor proves, and any other will do.
+        side = min(config.image_size, _LARGEST_PICTURE) if isinstance(model, ResNet) else config.image_size
+        return (torch.randn(3, config.channels, side, side, generator=random),)
     vocabulary, length = model.vocabulary, min(model.config.max_len, 12)
     source_BS = torch.randint(vocabulary.source_size, (3, length), generator=random)
     target_BT = torch.randint(vocabulary.target_size, (3, length), generator=random)
@@ -174,13 +177,14 @@ def _random_inputs(model: Model) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class _Foreign:
-    """A folder of others. name: of its format in FORMATS."""
+    """A folder of others. name: of its format in FORMATS. library: that wrote it."""
 
     name: str
     form: Format
     understood: Understood
     tokenizers: TokenizerPair | None
     notes: tuple[str, ...]
+    library: str = "transformers"
 
 
 def _read(folder: Path) -> _Foreign:
@@ -190,9 +194,7 @@ def _read(folder: Path) -> _Foreign:
     # A run folder is read as a stranger's: without what only Tripel understands.
     settings = {key: value for key, value in _foreign_settings(folder).items() if not key.startswith("tripel")}
     if is_timm(settings):
-        name, translated, tensors = as_transformers(settings, read_weights(folder, "timm"))
-        understood = FORMATS[name].understand(translated, tensors)
-        return _Foreign(name, FORMATS[name], understood, None, understood.notes)
+        return _read_timm(folder, settings)
     name, form = _format_of(folder, settings)
     encodes = name in FORMATS_OF_KIND["encoder"]
     tokenizers, notes = (None, ()) if name in _OF_PICTURES else _tokenizers(folder, settings)
@@ -216,8 +218,17 @@ def _read(folder: Path) -> _Foreign:
         notes += _of_sentences(sentence)
     named = settings.get("architectures")
     model_class = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else form.model_class
-    understood = form.understand(settings, read_weights(folder, model_class))
+    resave = f"transformers: {model_class}.from_pretrained(DIR).save_pretrained(DIR)"
+    understood = form.understand(settings, read_weights(folder, resave))
     return _Foreign(name, form, understood, tokenizers, (*understood.notes, *notes))
+
+
+def _read_timm(folder: Path, settings: Mapping[str, Any]) -> _Foreign:
+    resave = f"safetensors: save_file(model.state_dict(), '{WEIGHTS}')"
+    theirs = as_transformers(settings, read_weights(folder, resave))
+    form = FORMATS[theirs.format]
+    understood = form.understand(theirs.settings, theirs.tensors)
+    return _Foreign(theirs.format, form, understood, None, (*understood.notes, *theirs.notes), "timm")
 
 
 def _of_sentences(sentence: SentenceFolder) -> tuple[str, ...]:
@@ -301,8 +312,9 @@ def _search(folder: Path) -> dict[str, Any]:
     return {key: settings[key] for key in _SEARCH if key in settings}
 
 
-def _imported_card(folder: Path, form: Format) -> str:
-    own = f"# {folder.resolve().name}\n\nA {form.name} model of transformers, imported with `tripel import`.\n"
+def _imported_card(folder: Path, foreign: _Foreign) -> str:
+    of = f"A {foreign.form.name} model of {foreign.library}"
+    own = f"# {folder.resolve().name}\n\n{of}, imported with `tripel import`.\n"
     return read_text(folder / CARD) or own
 
 

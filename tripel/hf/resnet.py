@@ -11,9 +11,8 @@ from torch import Tensor
 
 from tripel.errors import FormatError
 from tripel.hf.common import Understood, as_float32, our_config, read_settings, require_expressible
-from tripel.hf.images import classes, labels_of, read_vocabulary
+from tripel.hf.images import classes, labels_of, picture_usage, read_vocabulary
 from tripel.hf.rules import Rule, to_ours, to_theirs
-from tripel.hf.vit import picture_usage
 from tripel.models.config import ImageVocabulary, ResNetConfig
 
 MODEL_CLASS = "ResNetForImageClassification"
@@ -93,7 +92,7 @@ def understand(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Un
             expected=MODEL_CLASS,
             mend="import a model that was fine-tuned to classify pictures",
         )
-    labels = labels_of(theirs.id2label, len(head))
+    labels, named = labels_of(theirs.id2label, len(head))
     vocabulary, side, notes = read_vocabulary(settings, labels, theirs.num_channels, None)
     config = our_config(
         ResNetConfig,
@@ -113,13 +112,13 @@ def understand(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Un
     )
     for name in [name for name in rest if name.endswith(".running_mean")]:  # files of old versions have no counters
         rest[name.replace("running_mean", _COUNTER)] = torch.tensor(0)
-    return Understood(config, vocabulary, rest, notes)
+    return Understood(config, vocabulary, rest, (*named, *notes))
 
 
 def usage(config: ResNetConfig, *, shared_tokenizer: bool) -> str:
     """A section of the model card: how to run the folder with transformers."""
-    del config, shared_tokenizer  # a model of pictures has no tokenizer
-    return picture_usage()
+    del shared_tokenizer  # a model of pictures has no tokenizer
+    return picture_usage(config.channels)
 
 
 def _rules(config: ResNetConfig) -> list[Rule]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
 from tripel.errors import FormatError
@@ -17,7 +17,7 @@ from tripel.hf.common import (
     read_settings,
     require_expressible,
 )
-from tripel.hf.images import classes, labels_of, read_vocabulary
+from tripel.hf.images import classes, labels_of, picture_usage, read_vocabulary
 from tripel.hf.rules import Rule, to_ours, to_theirs
 from tripel.models.config import ImageVocabulary, ViTConfig
 from tripel.nn.attention import AttentionConfig
@@ -36,6 +36,16 @@ _OUR_ACTIVATIONS = {
     "swish": "silu",
 }
 _THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+_UNUSED = ("vit.pooler.dense.weight", "vit.pooler.dense.bias", "vit.embeddings.mask_token")
+"""What some files have beside the weights of a classifier, which does not use it."""
+
+
+def _one_side(value: Any) -> Any:
+    """Sizes may be written as height and width."""
+    return value[0] if isinstance(value, list) and len(value) == 2 and value[0] == value[1] else value
+
+
+_Side = Annotated[int, BeforeValidator(_one_side)]
 
 
 class ViTSettings(BaseModel):
@@ -52,8 +62,8 @@ class ViTSettings(BaseModel):
     hidden_dropout_prob: float = Field(0.0, ge=0.0, lt=1.0)
     attention_probs_dropout_prob: float = Field(0.0, ge=0.0, lt=1.0)
     layer_norm_eps: float = Field(1e-12, gt=0.0)
-    image_size: int = Field(224, ge=4, le=4096)
-    patch_size: int = Field(16, ge=1, le=512)
+    image_size: _Side = Field(224, ge=4, le=4096)
+    patch_size: _Side = Field(16, ge=1, le=512)
     num_channels: Literal[1, 3] = 3
     qkv_bias: bool = True
     id2label: dict[str, str] = {}
@@ -122,7 +132,7 @@ def understand(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Un
     Raises FormatError for what Tripel has no word for, and for a folder without a head for classes.
     """
     theirs = read_settings(ViTSettings, settings)
-    rest = as_float32(tensors)
+    rest = as_float32({name: tensor for name, tensor in tensors.items() if name not in _UNUSED})
     head = rest.get("classifier.weight")
     if head is None or head.dim() != 2:
         raise FormatError(
@@ -161,28 +171,15 @@ def understand(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Un
             "pool": "cls",
         },
     )
-    labels = labels_of(theirs.id2label, len(head))
+    labels, named = labels_of(theirs.id2label, len(head))
     vocabulary, _, notes = read_vocabulary(settings, labels, theirs.num_channels, theirs.image_size)
-    return Understood(config, vocabulary, rest, notes)
+    return Understood(config, vocabulary, rest, (*named, *notes))
 
 
 def usage(config: ViTConfig, *, shared_tokenizer: bool) -> str:
     """A section of the model card: how to run the folder with transformers."""
-    del config, shared_tokenizer  # a model of pictures has no tokenizer
-    return picture_usage()
-
-
-def picture_usage() -> str:
-    """How to run a classifier of pictures with transformers."""
-    return """## With transformers
-
-```python
-from transformers import pipeline
-
-model = pipeline("image-classification", model=".")
-print(model("picture.png"))
-```
-"""
+    del shared_tokenizer  # a model of pictures has no tokenizer
+    return picture_usage(config.channels)
 
 
 def _rules(config: ViTConfig) -> list[Rule]:
