@@ -235,8 +235,9 @@ class CrossAttention(nn.Module):
     def initialise(self, scheme: str) -> None:
         """mimetic: as in Attention, so that a target position attends to the places of the source that are like it: those of
         the same word, and those as far from the beginning."""
-        if scheme == "mimetic" and self.query.weight.shape == self.key_value.parts()[0].shape:
-            _begin_alike(self.query.weight, *self.key_value.parts(), self.output.weight)
+        key, value = self.key_value.parts()
+        if scheme == "mimetic" and key.shape == self.query.weight.shape:
+            _begin_alike(self.query.weight, key, value, self.output.weight)
 
     def read(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, S, E) of a memory, computed once per sentence; contiguous, since every step reads them."""
