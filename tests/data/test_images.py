@@ -7,6 +7,9 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -557,6 +560,29 @@ def test_a_worker_that_dies_names_the_picture_and_the_way_out(folder, started, m
     assert error.value.given == "signal 9" and "data.workers" in error.value.mend
     assert all(process.poll() is not None for process in started)
     assert kept() == []
+
+
+def test_a_worker_may_be_let_go_by_several_threads_at_once(started):
+    worker = decoding._Worker(decoding.Form(6, 3, "stretch", 1.0, "bilinear", 1000))
+    together, reading = threading.Barrier(2), worker._errors.read
+
+    class Slow:
+        def __getattr__(self, name, errors=worker._errors):
+            return getattr(errors, name)
+
+        def read(self):
+            time.sleep(0.2)  # long enough for the other to come by
+            return reading()
+
+    worker._errors = Slow()
+
+    def let_go(_):
+        together.wait()
+        worker.end()
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(let_go, range(2))) == [None, None]
+    assert started[0].poll() is not None
 
 
 @pytest.mark.parametrize("interpreter", ["/nonexistent/python", shutil.which("false")])

@@ -20,6 +20,7 @@ import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -184,6 +185,7 @@ class _Worker:
         assert self._process.stdin is not None
         self._questions, self._answers = self._process.stdin, cast(io.BufferedReader, self._process.stdout)
         self._form, self._said = form, ""
+        self._ending = threading.Lock()
 
     def is_ready(self) -> bool:
         """Whether it came up; waits for that."""
@@ -224,16 +226,17 @@ class _Worker:
 
     def end(self) -> None:
         """Let it go, at once if it is at work."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        with suppress(OSError):
-            self._questions.close()
-        self._answers.close()
-        if not self._errors.closed:
-            self._errors.seek(0)
-            self._said = self._errors.read().decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
-            self._errors.close()
+        with self._ending:  # a thread that found it dead and the one that closes the decoder may come together
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+            with suppress(OSError):
+                self._questions.close()
+            self._answers.close()
+            if not self._errors.closed:
+                self._errors.seek(0)
+                self._said = self._errors.read().decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+                self._errors.close()
 
     def _ask(self, question: object) -> None:
         self._questions.write(json.dumps(question).encode() + b"\n")
