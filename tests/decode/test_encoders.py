@@ -105,6 +105,19 @@ def test_an_answer_does_not_depend_on_the_number_of_texts():
             torch.testing.assert_close(alone[0][valid_BT[row]], together[row][valid_BT[row]], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("n", [7, 90], ids=["threads share a product", "threads read texts of their own"])
+def test_hidden_states_do_not_depend_on_the_number_of_threads(n):
+    model = make("wide")
+    fast, (ids_BT, valid_BT) = prepared(model, "native"), batch_of(n, 39)
+    threads = torch.get_num_threads()
+    try:
+        with torch.inference_mode():
+            given = [(torch.set_num_threads(k), fast.features(ids_BT, valid_BT))[1] for k in (1, 2, 5)]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(given[0], given[1]) and torch.equal(given[0], given[2])
+
+
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_taps_are_those_of_the_model(engine):
     model = make("bert")

@@ -119,6 +119,16 @@ def test_an_answer_does_not_depend_on_the_number_of_pictures(option, engine, mon
         close(fast(pixels[row : row + 1])[0], together[row])
 
 
+@pytest.mark.parametrize("option", VITS)
+@torch.inference_mode()
+def test_logits_are_those_of_all_hidden_states_whatever_the_last_block_leaves_out(option):
+    model = make(option)
+    fast, pixels = prepare_images(model), pictures(model, 70)
+    close(fast(pixels), fast.logits(fast.pooled(fast.features(pixels))))
+    asked = model.config.pool == "cls" and fast.of_class_token is not None
+    assert asked == (model.config.pool == "cls" and library("encoder") is not None)
+
+
 @pytest.mark.parametrize("option", ["vit", "resnet"])
 @torch.inference_mode()
 def test_taps_are_those_of_the_model(option):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tripel.decode.native import NativeStack, native_stack
+from tripel.decode.native import FirstOf, NativeStack, native_stack
 from tripel.decode.pack import packed, twin_of
 from tripel.decode.prepare import Engine, Precision
 from tripel.errors import DeviceError
@@ -72,6 +72,9 @@ class PreparedVision(VisionModel):
         weight = self.head.linear.weight
         self.dtype, on_cpu = weight.dtype, weight.device.type == "cpu"
         self.body = twin_of(body, _packed) if on_cpu else body
+        self.of_class_token = None
+        if blocks is not None and model.config.pool == "cls":
+            self.of_class_token = twin_of(self.body, lambda module: FirstOf(blocks) if module is blocks else None)
         self.together = None
         if on_cpu and blocks is None and isinstance(model.config, ViTConfig):
             self.together = TOGETHER // max(model.config.d_model, model.config.d_ff) * model.config.patch_size**2
@@ -79,11 +82,24 @@ class PreparedVision(VisionModel):
 
     def features(self, pixels_BCHW: Tensor, taps: Taps | None = None) -> Tensor:
         """As of the model, which also answers where a gradient of the pixels is wanted."""
-        if taps is not None or pixels_BCHW.requires_grad or not len(pixels_BCHW):
+        if not self._takes(pixels_BCHW, taps):
             return self.model.features(pixels_BCHW, taps)
+        return self._features(self.body, pixels_BCHW)
+
+    def forward(self, pixels_BCHW: Tensor, taps: Taps | None = None) -> Tensor:
+        """As of the model. Where a class token stands for the picture, native code computes no other in the last block."""
+        if self.of_class_token is None or not self._takes(pixels_BCHW, taps):
+            return super().forward(pixels_BCHW, taps)
+        return self.logits(self.pooled(self._features(self.of_class_token, pixels_BCHW)))
+
+    @staticmethod
+    def _takes(pixels_BCHW: Tensor, taps: Taps | None) -> bool:
+        return taps is None and not pixels_BCHW.requires_grad and len(pixels_BCHW) > 0
+
+    def _features(self, body: VisionModel, pixels_BCHW: Tensor) -> Tensor:
         B, _, H, W = pixels_BCHW.shape
         size = B if self.together is None else max(1, self.together // max(1, H * W))
-        parts = [self.body.features(part) for part in pixels_BCHW.split(size)]
+        parts = [body.features(part) for part in pixels_BCHW.split(size)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.dtype)
 
 

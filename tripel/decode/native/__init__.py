@@ -3,10 +3,11 @@
 from tripel.decode.native.build import library
 from tripel.decode.native.decoder import NativeDecoder, native_decoder
 from tripel.decode.native.encoder import NativeEncoder, native_encoder
-from tripel.decode.native.layers import NativeStack, native_stack
+from tripel.decode.native.layers import FirstOf, NativeStack, native_stack
 from tripel.decode.native.model import NativeModel, native_model
 
 __all__ = [
+    "FirstOf",
     "NativeDecoder",
     "NativeEncoder",
     "NativeModel",

@@ -119,9 +119,9 @@ _SIGNATURES: dict[Name, _Signatures] = {
     "encoder": {
         **_GIVING,
         "tripel_encoder_start": (_POINTER, [_POINTER]),
-        "tripel_encoder_free_state": (None, [_POINTER]),
+        "tripel_encoder_free_room": (None, [_POINTER]),
         "tripel_encoder_read": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _NUMBER, _POINTER]),
-        "tripel_encoder_read_given": (None, [_POINTER, _POINTER, _NUMBER, _NUMBER, _NUMBER, _POINTER]),
+        "tripel_encoder_read_given": (None, [_POINTER, _POINTER, _NUMBER, _NUMBER, _NUMBER, _NUMBER, _POINTER]),
     },
 }
 

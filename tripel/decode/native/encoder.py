@@ -95,7 +95,7 @@ class Room:
 
     def __init__(self, native: ctypes.CDLL, model: int) -> None:
         self.handle = native.tripel_encoder_start(model)
-        weakref.finalize(self, native.tripel_encoder_free_state, self.handle)
+        weakref.finalize(self, native.tripel_encoder_free_room, self.handle)
 
 
 def native_encoder(model: Encoder, precision: Precision = "float32") -> NativeEncoder | None:

@@ -45,15 +45,31 @@ class NativeStack(nn.Module):
     def forward(self, x_BTD: Tensor, *, taps: Taps | None = None) -> Tensor:
         """As of Stack where every position is valid, without taps and without a gradient."""
         assert taps is None
+        return self._read(x_BTD, first_only=False)
+
+    def _read(self, x_BTD: Tensor, *, first_only: bool) -> Tensor:
         x_BTD = x_BTD.float().contiguous()
-        B, T, _ = x_BTD.shape
-        h_BTD = torch.empty_like(x_BTD)
+        B, T, D = x_BTD.shape
+        h_BTD = torch.empty(B, 1 if first_only else T, D)
         room = self._rooms.pop() if self._rooms else Room(self.native, self.handle)
         self.native.tripel_encoder_read_given(
-            room.handle, x_BTD.data_ptr(), B, T, torch.get_num_threads(), h_BTD.data_ptr()
+            room.handle, x_BTD.data_ptr(), B, T, torch.get_num_threads(), first_only, h_BTD.data_ptr()
         )
         self._rooms.append(room)
         return h_BTD
+
+
+class FirstOf(nn.Module):
+    """A NativeStack of which only the first position is asked, (B, 1, D): the last block computes no other."""
+
+    def __init__(self, stack: NativeStack) -> None:
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, x_BTD: Tensor, *, taps: Taps | None = None) -> Tensor:
+        """As of NativeStack, its first position."""
+        assert taps is None
+        return self.stack._read(x_BTD, first_only=True)
 
 
 def native_stack(

@@ -35,6 +35,7 @@ struct Pass {
     std::vector<Token> tokens;
     std::vector<Run> runs;
     const float* given = nullptr;  // vectors that ids count, in place of the model's table: already embedded
+    bool first_only = false;       // of an encoder: each row's first token is all that is wanted of the last layer
 
     int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
 
@@ -163,8 +164,9 @@ struct Pass {
         }
     }
 
-    // One row's new tokens and one head of keys and values, with all the heads of queries that share it.
-    void attend_run(const Run& run, int64_t kv_head, int64_t index, int thread) {
+    // One row's new tokens and one head of keys and values, with all the heads of queries that share it, for the first
+    // `asked` of the tokens.
+    void attend_run(const Run& run, int64_t kv_head, int64_t index, int64_t asked, int thread) {
         const Shape& shape = model.shape;
         const Layer& layer = model.layers[index];
         const int64_t E = model.E(), group = shape.heads / shape.kv_heads, width = layer.qkv.n_columns;
@@ -181,14 +183,14 @@ struct Pass {
         float* out[ROWS];
         int64_t first[ROWS], end[ROWS];
         int n = 0;
-        for (int64_t i = 0; i < run.count * group; i++) {
+        for (int64_t i = 0; i < asked * group; i++) {
             const int64_t t = run.first + i / group, at = (kv_head * group + i % group) * E;
             float* query = state.wide.data() + t * width + at;
             place(query, t, layer.query_norm);
             for (int64_t e = 0; e < E; e++) queries[n * E + e] = query[e] * scale;
             see(run, tokens[t].position, first[n], end[n]);
             out[n++] = state.z.data() + t * shape.d + at;
-            if (n < ROWS && i + 1 < run.count * group) continue;
+            if (n < ROWS && i + 1 < asked * group) continue;
             attend_to(n, past, head, queries, first, end, scratch, out);
             n = 0;
         }
@@ -201,8 +203,21 @@ struct Pass {
         end = model.shape.causal ? position + 1 : window > 0 ? std::min(run.count, position + window) : run.count;
     }
 
+    // From here on the pass is of each row's first token, of which x and z are kept.
+    void keep_firsts() {
+        const int64_t d = model.shape.d;
+        for (size_t i = 0; i < runs.size(); i++) {
+            const int64_t first = runs[i].first;
+            tokens[i] = tokens[first];
+            for (auto* x : {&state.x, &state.z}) std::memmove(x->data() + i * d, x->data() + first * d, d * sizeof(float));
+            runs[i] = {static_cast<int64_t>(i), 1};
+        }
+        tokens.resize(runs.size());
+    }
+
     void layer(int64_t index) {
         const Shape& shape = model.shape;
+        const bool firsts = first_only && index + 1 == shape.n_layers;
         const Layer& layer = model.layers[index];
         wire(layer.norm, [&](const float* in, float* out, bool add) {
             linear(in, rows(), layer.qkv, state.wide.data(), NOTHING, false);
@@ -210,7 +225,10 @@ struct Pass {
             int64_t cost = 0;
             for (const Run& run : runs) cost = std::max(cost, run.count * (tokens[run.first].position + run.count) * model.E() * 4);
             share(static_cast<int64_t>(runs.size()) * kv, cost,
-                  [&](int64_t i, int thread) { attend_run(runs[i / kv], i % kv, index, thread); });
+                  [&](int64_t i, int thread) {
+                      attend_run(runs[i / kv], i % kv, index, firsts ? 1 : runs[i / kv].count, thread);
+                  });
+            if (firsts) keep_firsts();
             linear(state.z.data(), rows(), layer.output, out, NOTHING, add);
         });
         if (shape.d_ff == 0) return;
