@@ -7,7 +7,9 @@ import signal
 import pytest
 from typer.testing import CliRunner
 
+from tripel import load
 from tripel.cli import app
+from tripel.errors import CheckpointError, InputError
 from tripel.training.log import RunLog
 
 # One layer a side, learning a small phrasebook in seconds.
@@ -97,3 +99,27 @@ def test_an_exported_and_imported_model_translates_alike_and_transformers_opens_
     lines = (phrasebook / "test.en").read_text("utf-8").splitlines()[:5]
     again = tripel("translate", tmp_path / "again", *lines, "--beam", 2)
     assert again == tripel("translate", run, *lines)
+
+
+def test_runs_translate_and_are_scored_together(run, phrasebook, tmp_path):
+    train(phrasebook, tmp_path / "second", "--set", "train.seed=2")
+    together = ("--ensemble", tmp_path / "second")
+    lines = (phrasebook / "test.en").read_text("utf-8").splitlines()
+    answers = tripel("translate", run, *lines, *together)
+    assert answers not in (tripel("translate", run, *lines), tripel("translate", tmp_path / "second", *lines))
+    before = sorted(run.iterdir())
+    scores = json.loads(tripel("evaluate", run, *together, "--json"))
+    (written,) = set(run.iterdir()) - set(before) - {run / "hypotheses.test.de"}
+    assert scores["ensemble"] == [str(tmp_path / "second")]
+    assert str(written) == scores["hypotheses"] and "ensemble-of-2" in written.name
+    assert written.read_text("utf-8") == answers
+    assert "2 models" in tripel("evaluate", run, *together)
+
+
+def test_runs_of_different_tokenizers_do_not_translate_together(run, phrasebook, tmp_path):
+    train(phrasebook, tmp_path / "other", "--set", "tokenizer.vocab_size=500", "--set", "train.steps=1")
+    with pytest.raises(InputError, match="different tokenizers") as caught:
+        load(run, ensemble=[tmp_path / "other"])
+    assert str(tmp_path / "other") in str(caught.value) and "`tokenizer` section" in str(caught.value)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load(run, ensemble=[tmp_path / "nowhere"])

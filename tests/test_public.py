@@ -17,7 +17,7 @@ COMMANDS = {
     "demo": {"--target", "--out"},
     "translate": {
         "--input", "--output", "--format", "--beam", "--n-best", "--sample", "--temperature", "--top-k", "--top-p",
-        "--min-p", "--seed", "--prefix", "--stream", "--set",
+        "--min-p", "--seed", "--prefix", "--stream", "--ensemble", "--set",
     },
     "complete": {
         "--input", "--output", "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p", "--repetition-penalty",
@@ -30,7 +30,7 @@ COMMANDS = {
     "neighbours": {"--plus", "--minus", "--top", "--contextual", "--sentence", "--json"},
     "map": {"--input", "--output", "--contextual", "--json"},
     "words": {"--data", "--contextual", "--json"},
-    "evaluate": {"--split", "--output", "--beam", "--set", "--json"},
+    "evaluate": {"--split", "--output", "--beam", "--ensemble", "--set", "--json"},
     "compare": {"--out", "--data", "--valid", "--budget", "--steps", "--match", "--shares", "--set"},
     "import": {"--out"},
     "export": {"--out", "--to"},

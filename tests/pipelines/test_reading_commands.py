@@ -66,6 +66,13 @@ def test_a_run_of_another_kind_is_named_with_its_command(runs, load, head, is_, 
     assert command in str(error.value)
 
 
+def test_only_translators_are_an_ensemble(runs, tripel_):
+    with pytest.raises(tripel.TripelError, match="only translators can be an ensemble"):
+        tripel.load(runs / "none", ensemble=[runs / "none"])
+    code, out, err = tripel_("translate", runs / "none", "a fox", "--ensemble", runs / "none")
+    assert (code, out) == (2, "") and "only translators" in err
+
+
 def test_fill_writes_the_filled_text_and_shows_candidates_beside_it(runs, tripel_):
     code, out, err = tripel_("fill", runs / "masked-token", "the ___ fox", "--top", 3)
     assert code == 0 and out.count("\n") == 1 and out.endswith("fox\n") and err.count("%") == 3

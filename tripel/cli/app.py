@@ -29,6 +29,15 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.steps=2000.")
 ]
 
+Ensemble = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ensemble",
+        metavar="RUN",
+        help="One more translator that chooses every token together with the first; repeatable.",
+    ),
+]
+
 
 def key_values(overrides: list[str] | None) -> dict[str, Any]:
     """`beam=3` (or `decode.beam=3`) to decode settings."""

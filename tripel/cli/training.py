@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tripel.cli.app import Overrides, RunFolder, app, err, key_values
+from tripel.cli.app import Ensemble, Overrides, RunFolder, app, err, key_values
 
 
 @app.command()
@@ -53,6 +53,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="valid, test, or the name of a data set.")] = "test",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the answers.")] = None,
     beam: Annotated[int | None, typer.Option(help="Beam width; 1 is greedy.")] = None,
+    ensemble: Ensemble = None,
     overrides: Overrides = None,
     json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
@@ -60,7 +61,7 @@ def evaluate(
     from tripel.evaluate import evaluate as evaluate_run
 
     settings = key_values(overrides) | ({"beam": beam} if beam is not None else {})
-    result = evaluate_run(run, split, settings=settings, hypotheses=output)
+    result = evaluate_run(run, split, settings=settings, hypotheses=output, ensemble=ensemble or ())
     if json:
         print(result.to_json())
     else:

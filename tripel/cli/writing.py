@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tripel.cli.app import Overrides, RunFolder, app, err, key_values
+from tripel.cli.app import Ensemble, Overrides, RunFolder, app, err, key_values
 from tripel.errors import InputError
 
 
@@ -29,6 +29,7 @@ def translate(
     seed: Annotated[int | None, typer.Option(help="For --sample.")] = None,
     prefix: Annotated[str, typer.Option(help="Every answer to a text given as argument begins with this.")] = "",
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they are found.")] = False,
+    ensemble: Ensemble = None,
     overrides: Overrides = None,
 ) -> None:
     """Translate texts, files, or lines of standard input, one answer a line; at a terminal, what is typed."""
@@ -48,7 +49,7 @@ def translate(
     chosen = {name: value for name, value in settings.items() if value is not None} | key_values(overrides)
     if text and input is not None:
         raise InputError("texts and --input exclude each other", given=input, mend="leave one of them out")
-    translator = load_translator(run)
+    translator = load_translator(run, ensemble=ensemble or ())
     with files.writing(output) as out:
         if prompt.wanted(text, input) and format == "lines":
             prompt.converse(translator, out, console=err, settings=chosen)

@@ -128,5 +128,7 @@ def pad(sources: Ids, pad_id: int, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def device_of(model: object) -> torch.device:
-    """Where a model's weights are; the CPU for what has no weights."""
-    return next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
+    """Where a model's weights are; for what is no module, where it says that it works, else the CPU."""
+    if isinstance(model, torch.nn.Module):
+        return next(model.parameters()).device
+    return getattr(model, "device", torch.device("cpu"))

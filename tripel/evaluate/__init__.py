@@ -4,7 +4,7 @@ an encoder says of hidden words, what a classifier says of texts or pictures."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,13 +39,19 @@ __all__ = [
 
 
 def evaluate(
-    run: str | Path, split: str = "test", *, settings: Mapping[str, Any] | None = None, hypotheses: Path | None = None
+    run: str | Path,
+    split: str = "test",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    hypotheses: Path | None = None,
+    ensemble: Sequence[str | Path] = (),
 ) -> AnyEvaluation:
     """Score a run on a set.
 
     split: `train`, `valid` or `test` of the run's recipe, or the name or path of any data of its kind. For translators:
-    settings are fields of DecodeConfig that differ from the recipe's; of classifiers, too: hypotheses is where answers are
-    written, by default a file in the run folder. Raises CheckpointError, DataError, InputError.
+    settings are fields of DecodeConfig that differ from the recipe's, and ensemble more runs, which choose every token
+    together with this one. hypotheses: where answers are written, of classifiers, too; by default a file in the run
+    folder. Raises CheckpointError, DataError, InputError.
     """
     run = Path(run)
     if not (run / "recipe.yaml").is_file():
@@ -54,12 +60,12 @@ def evaluate(
         )
     recipe = Recipe.load(run / "recipe.yaml")
     if isinstance(recipe.task, TranslationTask):
-        return _evaluate_translator(run, recipe, recipe.task, split, settings or {}, hypotheses)
-    if settings or (hypotheses and not isinstance(recipe.task, ClassificationTask)):
+        return _evaluate_translator(run, recipe, recipe.task, split, settings or {}, hypotheses, ensemble)
+    if ensemble or settings or (hypotheses and not isinstance(recipe.task, ClassificationTask)):
         raise InputError(
             f"a model of a {recipe.task.kind} task is scored by the probabilities it gives, not by what it would write",
-            given=", ".join([*(settings or {}), *(["--output"] if hypotheses else [])]),
-            expected="no settings of a search and no file of answers",
+            given=", ".join([*(settings or {}), *(["--output"] if hypotheses else []), *map(str, ensemble)]),
+            expected="one run, no settings of a search and no file of answers",
             mend="leave them out",
         )
     if isinstance(recipe.task, ClassificationTask):
@@ -77,18 +83,20 @@ def _evaluate_translator(
     split: str,
     settings: Mapping[str, Any],
     hypotheses: Path | None,
+    ensemble: Sequence[str | Path],
 ) -> Evaluation:
     name = data_name(recipe, split)
     text, _ = load_parallel(name, task.source, task.target, cast(DataConfig, recipe.data), training=False)
-    translator = load_translator(run)
+    translator = load_translator(run, ensemble=ensemble)
     start = time.perf_counter()
     answers = [answer.text for answer in translator.translate(text.sources, **settings)]
     seconds = time.perf_counter() - start
     scores = score_translations(answers, text.targets, language=task.target)
-    path = hypotheses or run / f"hypotheses.{name.replace('/', '.').strip('.')}.{task.target}"
+    together = f".ensemble-of-{1 + len(ensemble)}" if ensemble else ""
+    path = hypotheses or run / f"hypotheses.{name.replace('/', '.').strip('.')}{together}.{task.target}"
     atomic_write(path, "".join(answer.replace("\n", " ") + "\n" for answer in answers))
     used = {**cast(DecodeConfig, recipe.decode).model_dump(), **settings}
-    return Evaluation(name, len(text), used, scores, path, seconds)
+    return Evaluation(name, len(text), used, scores, path, seconds, tuple(map(Path, ensemble)))
 
 
 def _evaluate_language_model(run: Path, recipe: Recipe, split: str) -> TextEvaluation:

@@ -21,7 +21,8 @@ from tripel.tasks.scores import TranslationScores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a translator on a set. settings: how answers were chosen. hypotheses: the file they are in, one a line."""
+    """Scores of a translator on a set. settings: how answers were chosen. hypotheses: the file they are in, one a line.
+    ensemble: the runs that chose together with the one that was asked."""
 
     data: str
     n_sentences: int
@@ -29,6 +30,7 @@ class Evaluation:
     scores: TranslationScores
     hypotheses: Path
     seconds: float
+    ensemble: tuple[Path, ...] = ()
 
     def to_json(self) -> str:
         """All of it as JSON."""
@@ -36,6 +38,7 @@ class Evaluation:
             "data": self.data,
             "sentences": self.n_sentences,
             "decode": self.settings,
+            "ensemble": [str(run) for run in self.ensemble],
             **json.loads(self.scores.to_json()),
             "hypotheses": str(self.hypotheses),
             "seconds": round(self.seconds, 2),
@@ -44,7 +47,8 @@ class Evaluation:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         chosen = f"beam {self.settings['beam']}" if not self.settings["sample"] else "sampled"
-        yield f"{self.data}: {self.n_sentences:,} sentences, {chosen}, {self.seconds:.1f} s"
+        models = f", {1 + len(self.ensemble)} models" if self.ensemble else ""
+        yield f"{self.data}: {self.n_sentences:,} sentences, {chosen}{models}, {self.seconds:.1f} s"
         yield self.scores
         yield f"hypotheses: {self.hypotheses}"
 

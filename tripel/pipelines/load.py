@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -18,6 +19,7 @@ from tripel.decode.search import DecodeConfig
 from tripel.errors import CheckpointError, InputError
 from tripel.models.decoder import Decoder
 from tripel.models.encoder import Encoder
+from tripel.models.encoder_decoder import EncoderDecoder
 from tripel.models.vision import VisionModel
 from tripel.pipelines.classify import Classifier
 from tripel.pipelines.complete import Completer
@@ -25,6 +27,7 @@ from tripel.pipelines.embed import Embedder
 from tripel.pipelines.fill import Filler
 from tripel.pipelines.images import MAX_PIXELS, ImageClassifier
 from tripel.pipelines.translate import Translator
+from tripel.text.pair import TokenizerPair
 
 Loaded = Translator | Completer | Embedder | ImageClassifier
 C = TypeVar("C", bound=Config)
@@ -41,14 +44,20 @@ _USES: dict[type, tuple[str, str]] = {
 }
 
 
-def load(run: str | Path, *, device: str = "cpu") -> Loaded:
+def load(run: str | Path, *, device: str = "cpu", ensemble: Sequence[str | Path] = ()) -> Loaded:
     """What a run folder is for: a Translator, a Completer, of an encoder a Filler, a Classifier or an Embedder, or an
     ImageClassifier; with the run's own decoding settings.
 
-    device: where it works, `cpu` or `cuda`. Raises CheckpointError for a folder that is not a run, or is damaged.
+    device: where it works, `cpu` or `cuda`. ensemble: for a translator, more runs of the same tokenizer, which choose every
+    token together with the first. Raises CheckpointError for a folder that is not a run, or is damaged, and InputError
+    for runs that cannot be an ensemble.
     """
     loaded = load_run(run)
     model = loaded.model.to(torch.device(device))
+    if ensemble and not isinstance(model, EncoderDecoder):
+        raise InputError(
+            "only translators can be an ensemble", given=run, expected="run folders of translators", mend="give one run"
+        )
     if isinstance(model, VisionModel):
         data = _section(run, loaded, "data", ImageDataConfig)
         return ImageClassifier(prepare_images(model), max_pixels=data.max_pixels if data else MAX_PIXELS)
@@ -58,12 +67,14 @@ def load(run: str | Path, *, device: str = "cpu") -> Loaded:
         return Completer(
             model, loaded.tokenizers.target, _section(run, loaded, "decode", CompletionConfig) or CompletionConfig()
         )
-    return Translator(model, loaded.tokenizers, _section(run, loaded, "decode", DecodeConfig) or DecodeConfig())
+    settings = _section(run, loaded, "decode", DecodeConfig) or DecodeConfig()
+    others = [_member(other, run, loaded.tokenizers).to(torch.device(device)) for other in ensemble]
+    return Translator(model, loaded.tokenizers, settings, ensemble=others)
 
 
-def load_translator(run: str | Path, *, device: str = "cpu") -> Translator:
+def load_translator(run: str | Path, *, device: str = "cpu", ensemble: Sequence[str | Path] = ()) -> Translator:
     """As load; raises InputError when the run is not a translator."""
-    return _load_as(run, device, Translator)
+    return _load_as(run, device, Translator, ensemble=ensemble)
 
 
 def load_completer(run: str | Path, *, device: str = "cpu") -> Completer:
@@ -96,8 +107,8 @@ def load_embedder(run: str | Path, *, device: str = "cpu") -> Embedder:
     return _load_as(run, device, Embedder)
 
 
-def _load_as(run: str | Path, device: str, *wanted: type[P]) -> P:
-    model = load(run, device=device)
+def _load_as(run: str | Path, device: str, *wanted: type[P], ensemble: Sequence[str | Path] = ()) -> P:
+    model = load(run, device=device, ensemble=ensemble)
     if isinstance(model, wanted):
         return model
     is_, command = next(use for kind, use in _USES.items() if isinstance(model, kind))
@@ -107,6 +118,26 @@ def _load_as(run: str | Path, device: str, *wanted: type[P]) -> P:
         expected=f"a run folder of {' or '.join(_USES[kind][0] for kind in wanted)}",
         mend=f"use `{command} {run} ...`",
     )
+
+
+def _member(run: str | Path, first: str | Path, tokenizers: TokenizerPair) -> EncoderDecoder:
+    """The model of a run that joins an ensemble. Raises InputError when it does not read and write the first's tokens."""
+    loaded = load_run(run)
+    if not isinstance(loaded.model, EncoderDecoder):
+        raise InputError(
+            "only translators can be an ensemble",
+            given=run,
+            expected="a run folder of a translator",
+            mend="leave this run out",
+        )
+    if not loaded.tokenizers.equals(tokenizers):
+        raise InputError(
+            "the runs of an ensemble have different tokenizers",
+            given=f"{run} beside {first}",
+            expected="runs whose tokenizer.json files are the same",
+            mend="train them on the same data with the same `tokenizer` section and another `train.seed` each",
+        )
+    return loaded.model
 
 
 def _section(run: str | Path, loaded: LoadedRun, name: str, kind: type[C]) -> C | None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 from tripel.decode.engine import generate, stream
+from tripel.decode.ensemble import Ensemble
 from tripel.decode.prepare import Engine, Precision, prepare
 from tripel.decode.search import DecodeConfig, FinishReason, Hypothesis
+from tripel.decode.session import Translating
 from tripel.errors import InputError
 from tripel.models.encoder_decoder import EncoderDecoder
 from tripel.pipelines.records import LineFormat, PlainLines
@@ -75,7 +77,8 @@ class Translator:
     """A trained encoder-decoder with its tokenizers. decode: how answers are chosen unless a call says otherwise.
 
     engine, precision: how the model is computed, see tripel.decode.prepare. All engines but `plain` work on a copy of the
-    weights made here.
+    weights made here. ensemble: more models of the same tokenizers, which choose every token together with the first: by the
+    mean of their probabilities. Raises InputError when their vocabularies differ.
     """
 
     def __init__(
@@ -86,10 +89,12 @@ class Translator:
         *,
         engine: Engine = "auto",
         precision: Precision = "float32",
+        ensemble: Sequence[EncoderDecoder] = (),
     ) -> None:
         self.model, self.tokenizers = model, tokenizers
         self.decode = decode or DecodeConfig()
-        self._decoder = prepare(model, engine, precision)
+        members = [prepare(member, engine, precision) for member in (model, *ensemble)]
+        self._decoder = Ensemble(members) if ensemble else members[0]
 
     @overload
     def translate(self, texts: str, *, prefix: str = "", **settings: Any) -> Translation: ...
@@ -198,7 +203,7 @@ class Translator:
 
     def _plan(self, texts: Sequence[str], kind: str, first: int = 1) -> list[_Job]:
         """Clean every text, cut it into what the model can read, and encode that."""
-        jobs, encode = [], _Encoder(self.tokenizers.source, self.model)
+        jobs, encode = [], _Encoder(self.tokenizers.source, self._decoder)
         for number, text in enumerate(texts, start=first):
             _check_text(text, kind, number)
             cleaned = clean(text, normalization="none")
@@ -237,7 +242,7 @@ class Translator:
 class _Encoder:
     """Source text to ids with the end token; None for blank text."""
 
-    def __init__(self, tokenizer: Tokenizer, model: EncoderDecoder) -> None:
+    def __init__(self, tokenizer: Tokenizer, model: Translating) -> None:
         self.tokenizer, self.longest, self.eos_id = tokenizer, model.config.max_len, model.vocabulary.eos_id
 
     def __call__(self, texts: Sequence[str]) -> list[list[int] | None]:

@@ -25,6 +25,11 @@ class TokenizerPair:
         """Whether one tokenizer serves both sides."""
         return self.source is self.target
 
+    def equals(self, other: TokenizerPair) -> bool:
+        """Whether both give the same ids for every text, on either side."""
+        sides = ((self.source, other.source), (self.target, other.target))
+        return all(ours is theirs or ours.to_json() == theirs.to_json() for ours, theirs in sides)
+
     @classmethod
     def train(cls, config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str]) -> TokenizerPair:
         """One tokenizer on both sides' texts if config.shared, else one on each. Raises as Tokenizer.train."""
