@@ -45,14 +45,14 @@ class Candidates(NamedTuple):
 class Logits:
     """The logits of the whole vocabulary (N, V), which may be changed before the choice; padding is never chosen.
 
-    pad_id: None where no token is for padding alone.
+    pad_id: None where no token is for padding alone. normaliser_N: log sum exp of every row, where it is known.
     """
 
-    def __init__(self, logits_NV: Tensor, pad_id: int | None) -> None:
+    def __init__(self, logits_NV: Tensor, pad_id: int | None, *, normaliser_N: Tensor | None = None) -> None:
         if pad_id is not None:
             logits_NV[:, pad_id] = -math.inf
         self.logits_NV = logits_NV
-        self._normaliser_N: Tensor | None = None
+        self._normaliser_N = normaliser_N
 
     def repeat(self, n: int) -> Logits:
         """n copies of every row, side by side."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -50,14 +49,13 @@ class EnsembleSession:
 
     def read(self, ids: Ids, wish: Wish | None) -> Logits:
         """The log of the members' mean probability for every token, whatever is wished for."""
-        total_NV: torch.Tensor | None = None
+        sum_NV = torch.zeros(())
         for session in self.sessions:
             scores = session.read(ids, None)
             assert isinstance(scores, Logits)
-            log_p_NV = scores.logits_NV[:, : self.vocabulary_size].float() - scores.normaliser()[:, None]
-            total_NV = log_p_NV if total_NV is None else torch.logaddexp(total_NV, log_p_NV, out=total_NV)
-        assert total_NV is not None
-        return Logits(total_NV.sub_(math.log(len(self.sessions))), None)  # padding is barred by the members
+            sum_NV = scores.logits_NV[:, : self.vocabulary_size].float().softmax(-1).add_(sum_NV)
+        log_p_NV = sum_NV.div_(len(self.sessions)).log_()
+        return Logits(log_p_NV, None, normaliser_N=log_p_NV.new_zeros(len(log_p_NV)))  # members have barred the padding
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, repeats allowed, in this order, in every member."""
