@@ -302,7 +302,7 @@ class Run:
             with swapped(trainer.model, mean):
                 trainer.model.eval()
                 averaged = self.job.validate(trainer.model, log)
-                metric = self.job.metric
+                metric = trainer.metric
                 better = is_better(metric, averaged, progress.best)
                 log.say(
                     f"average of the last validations: {metric} {averaged[metric]:.3f}, "

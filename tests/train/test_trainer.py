@@ -292,6 +292,15 @@ def test_better_is_higher_for_scores_and_lower_for_losses(metric, better):
     assert trainer.fit().progress.best == {metric: better}
 
 
+@pytest.mark.parametrize(("best_by", "steps"), [("score", [2, 4]), ("loss", [2, 6])])
+def test_the_weights_kept_are_the_best_by_score_or_by_loss(best_by, steps):
+    store = MemoryStore()
+    found = iter([{"bleu": 1.0, "valid_loss": 3.0}, {"bleu": 5.0, "valid_loss": 3.5}, {"bleu": 4.0, "valid_loss": 2.0}])
+    trainer = make_trainer(store=store, valid_every=2, best_by=best_by, validate=lambda model: next(found))
+    assert trainer.fit().progress.best_step == steps[-1]
+    assert [step for step, _, _ in store.best] == steps
+
+
 # Numbers that are not finite
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -34,8 +34,9 @@ class TrainConfig(Config):
     tokens_per_step: predicted (target) tokens of one update, over all micro-batches and processes. micro_tokens: the
     most padded tokens of one side in a micro-batch. valid_every: updates between validations, each followed by a
     checkpoint. average_last: after training, average the weights of that many last validations (0 or 1: do not).
-    ema: decay of a moving average that is then what is validated and kept (0: none). patience: stop after so many
-    validations without a better score (0: never). keep: step checkpoints that stay on disk. r_drop: alpha of R-Drop
+    ema: decay of a moving average that is then what is validated and kept (0: none). best_by: the weights kept are those
+    with the best score of the task (BLEU, accuracy, ...), or with the lowest validation loss. patience: stop after so many
+    validations without better ones (0: never). keep: step checkpoints that stay on disk. r_drop: alpha of R-Drop
     (0: off). threads: 0 leaves PyTorch's choice.
     """
 
@@ -46,6 +47,7 @@ class TrainConfig(Config):
     log_every: int = Field(default=50, ge=1)
     average_last: int = Field(default=0, ge=0, le=100)
     ema: float = Field(default=0.0, ge=0, lt=1)
+    best_by: Literal["score", "loss"] = "score"
     patience: int = Field(default=0, ge=0)
     keep: int = Field(default=2, ge=1)
     r_drop: float = Field(default=0.0, ge=0)
@@ -89,8 +91,8 @@ class TrainResult:
 class Trainer:
     """Trains a model on a loader's batches.
 
-    validate(model) -> metrics by name, `metric` among them; higher is better unless metric is `valid_loss`. It is called
-    on the main process only.
+    validate(model) -> metrics by name, `metric` and `valid_loss` among them; higher is better unless metric is a loss. It
+    is called on the main process only.
     """
 
     def __init__(
@@ -107,7 +109,8 @@ class Trainer:
         log: RunLog,
     ) -> None:
         self.model, self.loader, self.optim, self.config = model, loader, optim, config
-        self.validate, self.metric, self.store, self.log = validate, metric, store, log
+        self.validate, self.store, self.log = validate, store, log
+        self.metric = "valid_loss" if config.best_by == "loss" else metric
         self.label_smoothing = label_smoothing
         self.device = next(model.parameters()).device
         self.worker = Worker(model, config.precision)
