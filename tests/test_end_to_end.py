@@ -83,6 +83,36 @@ def test_evaluation_scores_the_hypotheses_it_writes(run, phrasebook, tmp_path, s
     assert "bleu" in json.dumps(scores).lower()
 
 
+def test_evaluation_tells_what_is_wrong_with_a_set(run, phrasebook, tmp_path):
+    for language in ("en", "de"):
+        lines = (phrasebook / f"test.{language}").read_text("utf-8").splitlines()
+        (tmp_path / f"doubled.{language}").write_text("\n".join([*lines, lines[0]]) + "\n", "utf-8")
+    said = tripel("evaluate", run, "--split", tmp_path / "doubled", "-o", tmp_path / "out.de")
+    assert "duplicate pair" in said and "1" in said
+    report = json.loads(tripel("evaluate", run, "--split", tmp_path / "doubled", "--json", "-o", tmp_path / "out.de"))
+    assert [finding["kind"] for finding in report["report"]["findings"]] == ["duplicate pair"]
+
+
+def test_a_run_that_was_never_validated_says_so(phrasebook, tmp_path, monkeypatch):
+    training = RunLog.training
+
+    def press(self, record, left):
+        training(self, record, left)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "training", press)
+        train(phrasebook, tmp_path / "run", "--set", "train.log_every=2", exit_code=130)
+    result = CliRunner().invoke(app, ["translate", str(tmp_path / "run"), "A dog."])
+    assert isinstance(result.exception, CheckpointError) and "no weights to use yet" in str(result.exception)
+    assert "--resume" in str(result.exception)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_every_file_of_a_run_has_the_same_modes(run):
+    assert len({path.stat().st_mode for path in run.rglob("*") if path.is_file()}) == 1
+
+
 def test_translation_gives_one_line_for_each_text_the_same_from_a_file(run, phrasebook, tmp_path):
     lines = (phrasebook / "test.en").read_text("utf-8").splitlines()[:5]
     given = tripel("translate", run, *lines)

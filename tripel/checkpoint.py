@@ -196,6 +196,13 @@ def load_model(folder: str | Path) -> Model:
 
 def read_entry(folder: Path) -> RunEntry:
     """Our part of a run folder's config.json. Raises CheckpointError when folder is not a run folder."""
+    if not (folder / CONFIG).exists() and (folder / "recipe.yaml").is_file():
+        raise CheckpointError(
+            "this run has no weights to use yet",
+            given=folder,
+            expected="a run that has been validated once, or has ended: until then it has only checkpoints",
+            mend="go on training it with --resume",
+        )
     if not folder.is_dir() or not (folder / CONFIG).exists():
         raise CheckpointError(
             "there is no such folder" if not folder.exists() else "this is not a run folder",

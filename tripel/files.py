@@ -23,7 +23,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~umask())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -42,7 +42,7 @@ def cache_folder() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "tripel"
 
 
-def _umask() -> int:
+def umask() -> int:
     """The process's umask: it can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tripel.errors import CheckpointError
-from tripel.files import write_atomically
+from tripel.files import umask, write_atomically
 
 MANIFEST = "manifest.json"
 JSON_LIMIT = 64 << 20
@@ -102,7 +102,7 @@ def reporting_disk_errors(path: Path, needed: int) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else _os_error_number(error)
         reason = os.strerror(number) if number else str(error)
         full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        room = f"{path} needs about {readable_size(needed)}; {_free_space(path)}"
+        room = f"{path}{f' needs about {readable_size(needed)}' if needed else ''}; {_free_space(path)}"
         raise CheckpointError(
             f"saving failed: {reason}",
             given=room,
@@ -170,6 +170,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """One safetensors file. Raises OSError or SafetensorError; meant for use inside atomic_folder."""
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     safetensors.torch.save_file(contiguous, path, metadata={"format": "pt"})
+    path.chmod(0o666 & ~umask())  # the library lets nobody but this user read it
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

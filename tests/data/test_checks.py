@@ -68,6 +68,12 @@ def test_an_unusable_pair_is_dropped_from_training_and_named_by_file_and_line(tm
     assert text.place(40) == f"{name}.en:42"
 
 
+def test_a_line_that_no_reader_holds_whole_is_never_scored(tmp_path):
+    pairs = [*clean_pairs(30), ("x" * (1 << 17), "y" * (1 << 17))]
+    with pytest.raises(DataError, match=r"test\.en:31: the line is too long to be scored whole"):
+        load(write(tmp_path, "test", pairs), training=False)
+
+
 def test_nothing_is_dropped_from_or_changed_in_a_held_out_set(tmp_path):
     pairs = [*clean_pairs(100), ("", "x"), ("e\u0301\x07", "tab\there ")]
     text, report = load(write(tmp_path, "test", pairs), training=False)

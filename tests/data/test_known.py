@@ -168,6 +168,17 @@ def test_an_unknown_set_names_the_nearest_one(tmp_path):
         get("mutli30k", tmp_path)
 
 
+def test_a_set_under_tripel_data_is_listed_as_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRIPEL_DATA", str(tmp_path))
+    here = list(KNOWN).index("shakespeare")
+    assert list(list_known().columns[-1].cells)[here] == "no"
+    for file in KNOWN["shakespeare"].files:
+        (tmp_path / "shakespeare" / file.name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "shakespeare" / file.name).write_text("x")
+    assert list(list_known().columns[-1].cells)[here] == "yes"
+
+
 def test_every_known_set_has_an_address_a_licence_and_a_checksum_and_is_listed():
     assert set(KNOWN) == {"multi30k", "tatoeba", "shakespeare", "fashion-mnist"}
     assert list_known().row_count == len(KNOWN) + len(MADE)

@@ -1,9 +1,7 @@
 """The commands of encoders, as a person types them."""
 
 import gzip
-import io
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from encoders import LINES, encoder_of, tokenizer_of
 
 import tripel
 from tripel.checkpoint import save_run
-from tripel.cli import main
 from tripel.pipelines.load import load_classifier, load_completer, load_embedder, load_filler, load_translator
 from tripel.text.pair import TokenizerPair
 
@@ -25,21 +22,6 @@ def runs(tmp_path_factory):
         model = encoder_of(tokenizer, head=head, labels=LABELS if head == "classes" else ())
         save_run(folder / head, model, TokenizerPair(tokenizer, tokenizer), recipe_yaml=None, card="# an encoder\n")
     return folder
-
-
-@pytest.fixture
-def tripel_(monkeypatch, capsys):
-    """Type a command: its exit status, standard output and standard error."""
-
-    def typed(*words, stdin=None):
-        monkeypatch.setattr(sys, "argv", ["tripel", *map(str, words)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((stdin or "").encode())))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return typed
 
 
 def test_a_run_opens_as_what_it_is_for(runs):

@@ -1,9 +1,15 @@
+import errno
+import gzip
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from tripel.checkpoint import save_run
 from tripel.decode import DecodeConfig
 from tripel.errors import InputError
 from tripel.models.build import build
@@ -212,3 +218,99 @@ def test_json_lines_get_a_new_field(translator):
 def test_a_line_that_is_not_what_json_lines_need_is_explained(translator, line, message):
     with pytest.raises(InputError, match=message):
         list(translator.translate_lines([line], line_format=JsonLines()))
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def run(translator, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    save_run(folder, translator.model, translator.tokenizers, recipe_yaml=None, card="# a translator\n")
+    return folder
+
+
+def test_a_file_gives_a_file_and_what_befell_its_lines_is_told(run, tripel_, tmp_path):
+    lines = ["Snow.", "", "Two\x01 dogs.", "A man reads a book. " * 20, "Two\x02 dogs."]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    status, out, err = tripel_("translate", run, "-i", tmp_path / "in.txt", "-o", tmp_path / "out" / "out.txt")
+    answers = (tmp_path / "out" / "out.txt").read_text(encoding="utf-8").splitlines()
+    assert (status, out, len(answers), answers[1]) == (0, "", 5, "")
+    assert "control or invisible characters were replaced: 2 lines, the first line 3" in err
+    assert "the text was translated in several parts: line 4" in err
+
+
+def test_an_empty_input_gives_an_empty_output(run, tripel_, tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"")
+    status, out, err = tripel_("translate", run, "-i", tmp_path / "in.txt")
+    assert (status, out, err) == (0, "", "")
+
+
+WHOLE = gzip.compress(b"Two dogs play in the snow.\n" * 2000)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.txt", None, "there is no such file"),
+        ("folder", "folder", "this is a folder, not a file"),
+        ("latin.txt", b"Snow.\nM\xfcnchen.\n", "is not UTF-8 text at line 2"),
+        ("binary.txt", bytes(range(256)), "is not UTF-8 text at line"),
+        ("short.gz", WHOLE[:-20], "the gzip file is damaged or cut short"),
+        ("changed.gz", WHOLE[:60] + bytes(20) + WHOLE[80:], "the gzip file is damaged or cut short"),
+        ("plain.gz", b"Snow.\n", "the gzip file is damaged or cut short"),
+    ],
+)
+def test_an_input_that_cannot_be_read_is_explained_and_no_output_is_left(
+    run, tripel_, tmp_path, name, content, message
+):
+    if content == "folder":
+        (tmp_path / name).mkdir()
+    elif content is not None:
+        (tmp_path / name).write_bytes(content)
+    status, out, err = tripel_("translate", run, "-i", tmp_path / name, "-o", tmp_path / "out.txt")
+    assert (status, out) == (2, "") and message in err and "Traceback" not in err
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_a_megabyte_in_one_line_is_refused_whole(run, tripel_, tmp_path):
+    (tmp_path / "in.txt").write_text("snow " * 200_000 + "\n", encoding="utf-8")
+    status, out, err = tripel_("translate", run, "-i", tmp_path / "in.txt")
+    assert (status, out) == (2, "") and "line 1 has a sentence that is longer than this model can read" in err
+
+
+def test_an_output_that_cannot_be_written_is_explained(run, tripel_, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    status, _, err = tripel_("translate", run, "Snow.", "-o", tmp_path / "file" / "out.txt")
+    assert status == 2 and "saving failed" in err
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = tripel_("translate", run, "Snow.", "-o", tmp_path / "out.txt")
+    assert status == 2 and "saving failed: No space left on device" in err and "0 B" not in err
+    assert not (tmp_path / "out.txt").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full: /dev/full of Linux")
+def test_a_full_standard_output_is_an_error_without_a_traceback(run):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "tripel", "translate", str(run), "Snow."]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "the system refused: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--prefix", "Zwei"], "--prefix"),
+        (["--n-best", "3", "--beam", "3"], "n_best"),
+        (["Snow.", "--n-best", "2", "--stream"], "n_best"),
+        (["Snow.", "--format", "jsonl"], "--format jsonl"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run, tripel_, words, named):
+    status, out, err = tripel_("translate", run, *words, stdin="Snow.\n")
+    assert (status, out) == (2, "") and f"{named}" in err and "has no effect here" in err

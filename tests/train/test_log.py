@@ -1,11 +1,13 @@
 """What a person sees of a training: a bar in a terminal of any width, plain lines anywhere else."""
 
 import io
+import os
 import re
 
 import pytest
 from rich.console import Console
 
+from tripel.errors import CheckpointError
 from tripel.training.log import RunLog
 
 RECORD = {"step": 5120, "train_loss": 1.3784, "lr": 1e-3, "grad_norm": 0.3, "tokens_per_second": 12345.6}
@@ -37,3 +39,13 @@ def test_a_pipe_gets_plain_lines(tmp_path):
 
 def test_a_sample_shows_the_source_and_what_the_model_makes_of_it(tmp_path):
     assert "for example  A dog sleeps.  ->  Ein Hund schläft." in seen(tmp_path, width=80, terminal=False)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full: /dev/full of Linux")
+def test_a_full_disk_is_explained_by_the_log_too(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    log = RunLog(tmp_path, 7000, console=Console(file=io.StringIO()))
+    with pytest.raises(CheckpointError, match=r"saving failed: No space left on device[\s\S]*metrics\.jsonl"):
+        log.write(RECORD)
+    with pytest.raises(CheckpointError, match="saving failed"):
+        log.close()

@@ -29,4 +29,13 @@ def main() -> NoReturn:
     except BrokenPipeError:  # `tripel ... | head`
         sys.stdout = None  # type: ignore[assignment]
         sys.exit(0)
+    except OSError as error:  # a full disk, a folder that may not be written to
+        # What is left in standard output cannot be written either.
+        sys.stdout = None  # type: ignore[assignment]
+        named = f"{error.filename}: " if error.filename else ""
+        err.print("[bold red]error:[/] ", end="")
+        err.print(
+            f"the system refused: {named}{error.strerror or error}", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(2)
     sys.exit(0)

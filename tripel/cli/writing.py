@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,6 +49,7 @@ def translate(
     chosen = {name: value for name, value in settings.items() if value is not None} | key_values(overrides)
     if text and input is not None:
         raise InputError("texts and --input exclude each other", given=input, mend="leave one of them out")
+    _refuse_idle_options(bool(text), stream, format, prefix, chosen)
     translator = load_translator(run, ensemble=ensemble or ())
     with files.writing(output) as out:
         if prompt.wanted(text, input) and format == "lines":
@@ -62,7 +63,23 @@ def translate(
                 texts = text or (line.rstrip("\r\n") for line in lines)
                 files.stream_texts(translator, texts, out, prefix=prefix, settings=chosen)
             else:
-                files.translate_stream(translator, lines, out, line_format=format, settings=chosen)
+                files.translate_stream(translator, lines, out, console=err, line_format=format, settings=chosen)
+
+
+def _refuse_idle_options(texts: bool, stream: bool, format: str, prefix: str, settings: dict[str, Any]) -> None:
+    """Raise InputError for options of `tripel translate` that would be without effect on this input."""
+    several = settings.get("n_best", 1) != 1
+    for idle, option, meant in (
+        (prefix and not texts, "--prefix", "texts given as arguments"),
+        (several and (not texts or stream), "n_best above 1", "texts given as arguments, without --stream"),
+        (
+            format != "lines" and (texts or stream),
+            f"--format {format}",
+            "lines of a file or of standard input, no --stream",
+        ),
+    ):
+        if idle:
+            raise InputError(f"{option} has no effect here", given=option, expected=meant, mend="leave it out")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import os
 import urllib.error
 import urllib.request
 import zlib
@@ -77,7 +78,7 @@ def list_known() -> Table:
     for column in ("name", "what", "MB", "licence", "from", "here"):
         table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
     for known in KNOWN.values():
-        here = all((data_folder() / known.name / file.name).is_file() for file in known.files)
+        here = any(all((root / known.name / file.name).is_file() for file in known.files) for root in search_folders())
         row = (known.name, known.what, f"{known.size / 1e6:.1f}", known.licence, known.home, "yes" if here else "no")
         table.add_row(*row)
     for made in MADE.values():
@@ -86,6 +87,12 @@ def list_known() -> Table:
             made.name, made.what, f"{made.size / 1e6:.1f}", made.licence, "made here", "yes" if here else "no"
         )
     return table
+
+
+def search_folders() -> list[Path]:
+    """The folders in which names are looked up, in order, after the name as a path."""
+    given = os.environ.get("TRIPEL_DATA")
+    return [*([Path(given).expanduser()] if given else []), data_folder()]
 
 
 def data_folder() -> Path:

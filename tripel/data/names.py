@@ -25,7 +25,6 @@ for pictures:
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from tripel.data.known import KNOWN, data_folder
+from tripel.data.known import KNOWN, data_folder, search_folders
 from tripel.data.made import MADE
 from tripel.errors import DataError
 
@@ -64,12 +63,6 @@ class ImageFiles:
     kind: Literal["folder", "csv", "idx"]
     path: Path
     labels: Path | None = None
-
-
-def search_folders() -> list[Path]:
-    """The folders in which names are looked up, in order, after the name as a path."""
-    given = os.environ.get("TRIPEL_DATA")
-    return [*([Path(given).expanduser()] if given else []), data_folder()]
 
 
 def find_pair(name: str, source: str, target: str) -> PairFiles:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tripel.data.checks import Action, DataConfig, DataReport, Finding, Tally, check_lengths, unusable
 from tripel.data.names import PairFiles, find_pair
-from tripel.data.readers import Pair, read_pairs
+from tripel.data.readers import MAX_LINE_BYTES, Pair, read_pairs
 from tripel.errors import DataError
 from tripel.text.clean import clean
 
@@ -95,7 +95,8 @@ def load_parallel(
     """Read and check one set.
 
     training: cleaned (see text.clean), unusable pairs dropped; otherwise every pair as the file has it. Raises
-    DataError when it cannot be found or read, its sides differ in length, or a check refuses it.
+    DataError when it cannot be found or read, its sides differ in length, a line that is not for training is longer than
+    MAX_LINE_BYTES, or a check refuses it.
     """
     files = find_pair(name, source, target)
     tally = Tally(name)
@@ -107,6 +108,14 @@ def load_parallel(
     for pair in read_pairs(files, source, target):
         total += 1
         place = f"{files.source}:{pair.line}"
+        if pair.problem == "over-long line" and not training:
+            raise DataError(
+                "the line is too long to be scored whole",
+                file=files.source,
+                line=pair.line,
+                expected=f"at most {MAX_LINE_BYTES:,} bytes a line: of a set that is scored nothing is cut or left out",
+                mend="split the pair into several, or take it out of the set",
+            )
         cleaned, keep = _check_pair(pair, place, tally, seen, config)
         if training and not keep:
             continue

@@ -86,7 +86,7 @@ def _evaluate_translator(
     ensemble: Sequence[str | Path],
 ) -> Evaluation:
     name = data_name(recipe, split)
-    text, _ = load_parallel(name, task.source, task.target, cast(DataConfig, recipe.data), training=False)
+    text, report = load_parallel(name, task.source, task.target, cast(DataConfig, recipe.data), training=False)
     translator = load_translator(run, ensemble=ensemble)
     start = time.perf_counter()
     answers = [answer.text for answer in translator.translate(text.sources, **settings)]
@@ -96,7 +96,7 @@ def _evaluate_translator(
     path = hypotheses or run / f"hypotheses.{name.replace('/', '.').strip('.')}{together}.{task.target}"
     atomic_write(path, "".join(answer.replace("\n", " ") + "\n" for answer in answers))
     used = {**cast(DecodeConfig, recipe.decode).model_dump(), **settings}
-    return Evaluation(name, len(text), used, scores, path, seconds, tuple(map(Path, ensemble)))
+    return Evaluation(name, len(text), used, scores, path, seconds, tuple(map(Path, ensemble)), report)
 
 
 def _evaluate_language_model(run: Path, recipe: Recipe, split: str) -> TextEvaluation:

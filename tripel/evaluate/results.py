@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tripel.tasks.scores import TranslationScores
 @dataclass(frozen=True)
 class Evaluation:
     """Scores of a translator on a set. settings: how answers were chosen. hypotheses: the file they are in, one a line.
-    ensemble: the runs that chose together with the one that was asked."""
+    ensemble: the runs that chose together with the one that was asked. report: what is to be known of the set."""
 
     data: str
     n_sentences: int
@@ -31,6 +31,7 @@ class Evaluation:
     hypotheses: Path
     seconds: float
     ensemble: tuple[Path, ...] = ()
+    report: DataReport = field(default_factory=DataReport)
 
     def to_json(self) -> str:
         """All of it as JSON."""
@@ -41,11 +42,14 @@ class Evaluation:
             "ensemble": [str(run) for run in self.ensemble],
             **json.loads(self.scores.to_json()),
             "hypotheses": str(self.hypotheses),
+            "report": json.loads(self.report.to_json()),
             "seconds": round(self.seconds, 2),
         }
         return json.dumps(fields, ensure_ascii=False, indent=2)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.report.findings:
+            yield self.report
         chosen = f"beam {self.settings['beam']}" if not self.settings["sample"] else "sampled"
         models = f", {1 + len(self.ensemble)} models" if self.ensemble else ""
         yield f"{self.data}: {self.n_sentences:,} sentences, {chosen}{models}, {self.seconds:.1f} s"

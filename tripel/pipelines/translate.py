@@ -137,12 +137,14 @@ class Translator:
         line_format: LineFormat | None = None,
         lookahead: int = LOOKAHEAD,
         on_error: Callable[[InputError], None] | None = None,
+        on_answer: Callable[[int, Translation], None] | None = None,
         **settings: Any,
     ) -> Iterator[str]:
         """One output line for each input line, in order and without line ends, reading `lookahead` lines at a time.
 
         line_format: PlainLines (default), TsvLines or JsonLines. on_error: called with what is wrong with a line, which
-        then becomes an empty one; without it the first such line raises InputError. Settings as for translate.
+        then becomes an empty one; without it the first such line raises InputError. on_answer: called with a line's number,
+        from 1, and all that there is to know of its translation. Settings as for translate.
         """
         line_format, config = line_format or PlainLines(), self._config(settings)
         numbered = enumerate((line.rstrip("\r\n") for line in lines), start=1)
@@ -150,8 +152,14 @@ class Translator:
             jobs = [self._read_line(line, number, line_format, on_error) for number, line in chunk]
             good = [job for job in jobs if job is not None]
             translated = iter(self._run(good, [()] * len(good), config))
-            for (_, line), job in zip(chunk, jobs, strict=True):
-                yield "" if job is None else line_format.write(line, next(translated).text.replace("\n", " "))
+            for (number, line), job in zip(chunk, jobs, strict=True):
+                if job is None:
+                    yield ""
+                    continue
+                answer = next(translated)
+                if on_answer is not None:
+                    on_answer(number, answer)
+                yield line_format.write(line, answer.text.replace("\n", " "))
 
     def _read_line(
         self, line: str, number: int, line_format: LineFormat, on_error: Callable[[InputError], None] | None

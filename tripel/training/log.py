@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tripel.storage import reporting_disk_errors
 from tripel.tasks.baseline import Baseline
 
 _THREE_PLACES = ("valid_loss", "accuracy", "macro_f1")
@@ -50,9 +51,10 @@ class RunLog:
         if quiet:
             return
         kept = self._earlier_lines(resume_step) if resume_step is not None else []
-        self._path.write_text("".join(kept), encoding="utf-8")
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = _summary_writer(run / "tensorboard", resume_step)
+        with reporting_disk_errors(self._path, 0):
+            self._path.write_text("".join(kept), encoding="utf-8")
+            self._file = self._path.open("a", encoding="utf-8")
+            self._board = _summary_writer(run / "tensorboard", resume_step)
         if console.is_terminal:
             self._bar = Progress(*_columns(console.width), console=console)
             self._task = self._bar.add_task("training", total=n_steps, completed=resume_step or 0, note="")
@@ -69,15 +71,19 @@ class RunLog:
             self._bar.update(self._task, completed=step)
 
     def write(self, record: dict[str, float]) -> None:
-        """One line of metrics.jsonl, and the same numbers to TensorBoard. record has `step`."""
+        """One line of metrics.jsonl, and the same numbers to TensorBoard. record has `step`.
+
+        Raises CheckpointError when the disk takes no more.
+        """
         if self._file is None:
             return
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in record.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, int(record["step"]))
+        with reporting_disk_errors(self._path, 0):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+            if self._board is not None:
+                for name, value in record.items():
+                    if name != "step":
+                        self._board.add_scalar(name, value, int(record["step"]))
 
     def training(self, record: dict[str, float], seconds_left: float) -> None:
         """A training record: written, and shown as a line or beside the bar."""
@@ -119,10 +125,11 @@ class RunLog:
         """Flush and stop drawing."""
         if self._bar is not None:
             self._bar.stop()
-        if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
+        with reporting_disk_errors(self._path, 0):
+            if self._file is not None:
+                self._file.close()
+            if self._board is not None:
+                self._board.close()
 
     def _earlier_lines(self, resume_step: int) -> list[str]:
         if not self._path.exists():
