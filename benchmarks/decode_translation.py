@@ -286,7 +286,8 @@ def _notes(arguments: argparse.Namespace) -> list[str]:
     return [
         f"Medians (smallest to largest) of {arguments.rounds} interleaved rounds; {weights}; sentences of "
         f"{TEST}. tripel and CTranslate2 have {arguments.workers} workers of one thread each, transformers "
-        f"{arguments.workers} threads; the peers get batches of 32 (greedy) and 64 (beam 5) sentences of like length."
+        f"{arguments.workers} threads; the peers get batches of 32 (greedy) and 64 (beam 5) sentences of like length;"
+        " transformers is timed on a tenth of the sentences; single sentences are 20 (transformers: 5)."
         + (" Processor seconds, since the machine was busy." if arguments.cpu else ""),
         f"Command: `{command}`",
         f"Machine: {machine()}",

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def report(args: argparse.Namespace, found: Race) -> None:
     table = speed_table(found)
     print(table)
     threads = args.threads or torch.get_num_threads()
-    options = " ".join(sys.argv[1:]).replace(args.peer_python, "PYTHON")  # no path of one machine in a table
+    options = shlex.join(sys.argv[1:]).replace(args.peer_python, "PYTHON")  # no path of one machine in a table
     with_eole = any(CONTENDERS[name][0] == "eole" for name in found.speeds)
     write_result(
         f"train_translation{'' if args.size == 'tiny' else f'_{args.size}'}",
@@ -150,6 +151,7 @@ def report(args: argparse.Namespace, found: Race) -> None:
             f"a round. Multi30k en-de, shared BPE of {VOCABULARY:,}, about {TOKENS:,} target tokens an update, label "
             f"smoothing {SMOOTHING}, AdamW, gradient clipping, {threads} threads.",
             *([DIFFERENCES] if with_eole else []),
+            "fairseq's last release, 0.12.2, cannot be imported in Python 3.11 or newer, which Tripel needs.",
             f"Machine: {machine()}; load average over the last 15 minutes {os.getloadavg()[2]:.1f}, this run included. "
             f"Versions: {versions('torch', 'transformers')}{f'; {args.eole}' if with_eole else ''}.",
             f"Command: `python benchmarks/train_translation.py {options}`",
