@@ -196,7 +196,7 @@ def load_model(folder: str | Path) -> Model:
 
 def read_entry(folder: Path) -> RunEntry:
     """Our part of a run folder's config.json. Raises CheckpointError when folder is not a run folder."""
-    if not (folder / CONFIG).exists() and (folder / "recipe.yaml").is_file():
+    if (folder / "recipe.yaml").is_file() and not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
         raise CheckpointError(
             "this run has no weights to use yet",
             given=folder,
