@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import tripel
 from tripel.checkpoint import save_run
 from tripel.cli import app, main
-from tripel.errors import InputError
+from tripel.errors import InputError, TripelError
 from tripel.models.build import build
 from tripel.models.config import EncoderDecoderConfig, StackConfig, Vocabulary
 from tripel.nn import AttentionConfig
@@ -121,14 +121,14 @@ def test_a_text_that_outgrew_the_context_is_told_apart_from_the_answer(run):
         (["complete", "r", "T", "-i", "file"], "exclude each other"),
         (["complete", "r", "T", "--greedy", "--samples", "2"], "n 2 is more than beam 1"),
         (["complete", "r", "Χ"], "does not know"),
-        (["complete", "r", "-i", "nowhere"], "cannot be read"),
+        (["complete", "r", "-i", "nowhere"], "there is no such file"),
         (["score", "r", "T", "-i", "file"], "exclude each other"),
         (["score", "r", "T", "--top", "3"], "--top needs --json"),
         (["score", "r", ""], "text 1 is empty"),
     ],
 )
 def test_what_cannot_be_is_said(arguments, message, run):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(TripelError, match=message):
         run(*arguments)
 
 
