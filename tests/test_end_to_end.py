@@ -88,7 +88,7 @@ def test_evaluation_tells_what_is_wrong_with_a_set(run, phrasebook, tmp_path):
         lines = (phrasebook / f"test.{language}").read_text("utf-8").splitlines()
         (tmp_path / f"doubled.{language}").write_text("\n".join([*lines, lines[0]]) + "\n", "utf-8")
     said = tripel("evaluate", run, "--split", tmp_path / "doubled", "-o", tmp_path / "out.de")
-    assert "duplicate pair" in said and "1" in said
+    assert "duplicate pair" in said
     report = json.loads(tripel("evaluate", run, "--split", tmp_path / "doubled", "--json", "-o", tmp_path / "out.de"))
     assert [finding["kind"] for finding in report["report"]["findings"]] == ["duplicate pair"]
 

@@ -34,7 +34,8 @@ def translate_texts(
     """Translate texts given as arguments; n-best answers come with their scores, tab-separated. What was split or
     cleaned is told on console."""
     for answer in translator.translate(list(texts), prefix=prefix, **settings):
-        _tell(answer, console)
+        for note in _befell(answer):
+            console.print(f"note: {note}", highlight=False)
         if settings.get("n_best", 1) > 1:
             for alternative in answer.alternatives:
                 out.write(f"{alternative.score:.4f}\t{alternative.text}\n")
@@ -139,13 +140,14 @@ def _decoded(file: Iterable[bytes], name: str) -> Iterator[str]:
         raise unreadable(Path(name), number + 1, error) from None
 
 
-def _tell(answer: Translation, console: Console) -> None:
-    if answer.n_cleaned:
-        console.print(f"note: {answer.n_cleaned} control or invisible characters were replaced", highlight=False)
-    if answer.split:
-        console.print(f"note: translated in {len(answer.parts)} parts", highlight=False)
-    if answer.finish_reason == "length":
-        console.print("note: a translation was ended at its length limit", highlight=False)
+def _befell(answer: Translation) -> list[str]:
+    """What a person is told of an answer beside its text."""
+    notes = {
+        "control or invisible characters were replaced": answer.n_cleaned > 0,
+        "the text was translated in several parts": answer.split,
+        "the translation was ended at its length limit": answer.finish_reason == "length",
+    }
+    return [note for note, holds in notes.items() if holds]
 
 
 @dataclass
@@ -156,12 +158,7 @@ class _Notes:
 
     def add(self, number: int, answer: Translation) -> None:
         """Look at the answer to a line."""
-        befell = {
-            "control or invisible characters were replaced": answer.n_cleaned > 0,
-            "the text was translated in several parts": answer.split,
-            "the translation was ended at its length limit": answer.finish_reason == "length",
-        }
-        for what in (what for what, it_did in befell.items() if it_did):
+        for what in _befell(answer):
             count, first = self.found.get(what, (0, number))
             self.found[what] = count + 1, first
 
